@@ -1,0 +1,1 @@
+"""Keras callbacks; one class a file."""

@@ -1,0 +1,1 @@
+"""Who takes part in a run and which of them this process is: no TensorFlow here."""

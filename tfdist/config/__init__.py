@@ -1,0 +1,1 @@
+"""Typed configuration of a run; standard library and PyYAML only."""

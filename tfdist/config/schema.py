@@ -1,0 +1,87 @@
+"""What a run can be told, as frozen dataclasses. The command line, YAML files and code all fill these.
+
+Each field's metadata holds its help text; `loader.py` checks types and allowed values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """Which strategy distributes the run, and its options."""
+
+    name: str = _option("auto", "strategy by name, or auto")
+    devices: int | None = _option(None, "local devices for mirrored (default: all)")
+    devices_per_worker: int | None = _option(None, "devices of each worker for multi_worker_mirrored")
+    communication: Literal["auto", "ring", "nccl"] = _option("auto", "collective implementation")
+    timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait")
+    tpu: str = _option("local", "TPU address, or local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the examples come from and how they become batches."""
+
+    path: str = _option("", "file, folder of splits, or tfds:NAME")
+    format: Literal["auto", "tsv", "csv", "jsonl", "conll", "tfrecord", "tfds"] = _option("auto", "file format")
+    text_column: str = _option("text", "column with the text")
+    label_column: str = _option("label", "column with the label")
+    max_length: int = _option(128, "longest sequence, in tokens")
+    padding: Literal["bucket", "fixed"] = _option("bucket", "pad to the bucket's length or to max_length")
+    bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens")
+    shuffle: bool = _option(True, "show the training examples in a new order each epoch")
+    cache: bool = _option(True, "keep the tokenized examples in memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model, and what of it is changed."""
+
+    name: str = _option("minilm", "minilm, bert, bigru, or a folder in the Hugging Face layout")
+    dropout: float | None = _option(None, "dropout rate in place of the model's own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float = _option(5e-5, "peak learning rate")
+    weight_decay: float = _option(0.01, "decoupled weight decay; biases and norms are left out")
+    warmup_fraction: float = _option(0.1, "share of the steps with linear warm-up")
+    schedule: Literal["linear", "cosine", "constant"] = _option("linear", "decay after the warm-up")
+    global_clipnorm: float | None = _option(1.0, "limit of the global gradient norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The fit itself."""
+
+    epochs: int = _option(3, "passes over the training split")
+    global_batch_size: int = _option(32, "examples in one step, over all replicas")
+    precision: Literal["float32", "bfloat16", "float16"] = _option("float32", "compute precision")
+    gradient_accumulation_steps: int | None = _option(None, "batches for one update")
+    steps_per_execution: int = _option(1, "steps in one call of the compiled function")
+    max_steps: int | None = _option(None, "stop after so many training steps")
+    seed: int = _option(0, "seed of weights, shuffling and dropout")
+    patience: int | None = _option(None, "stop after so many epochs without a better validation loss")
+    profile_steps: str | None = _option(None, "steps to profile for TensorBoard, as FIRST,LAST")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that `tfdist train` needs."""
+
+    task: Literal["text-classification", "token-classification"] = _option("text-classification", "what to learn")
+    output: str = _option("runs/latest", "folder for logs, checkpoints and exports; must be empty or absent")
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -1,0 +1,1 @@
+"""Files and datasets to batches; nothing here knows of strategies."""

@@ -1,0 +1,1 @@
+"""Starts worker processes and watches over them: no TensorFlow here."""

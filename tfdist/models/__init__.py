@@ -1,0 +1,1 @@
+"""Plain single-device Keras builders; nothing here knows of distribution."""

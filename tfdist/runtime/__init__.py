@@ -1,0 +1,1 @@
+"""Devices of this process and its place among the others."""

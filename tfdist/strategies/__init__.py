@@ -1,0 +1,1 @@
+"""One file a strategy; `create_strategy` is the one way in."""

@@ -1,0 +1,1 @@
+"""Tools that compare a strategy with one device, for tests and for `tfdist test`."""
