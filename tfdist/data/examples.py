@@ -1,0 +1,24 @@
+"""What a source yields: one labelled text, or one sentence of tagged tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample:
+    """One text for text classification; `label` is None where it is not known."""
+
+    text: str
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedExample:
+    """One sentence for token classification; `tags` has one entry for each token, or is None where not known."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | None = None
+
+
+Example = TextExample | TaggedExample
