@@ -1,0 +1,124 @@
+"""O1: one step on a global batch is one step on one device, for every kind of model and optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfdist.testing import tiny
+from tfdist.testing.context import Context
+from tfdist.testing.registry import NARROW, WIDE, case
+
+
+@case("O1", layouts=WIDE, stock_workers=True, quick=True)
+def sequential(context: Context) -> dict[str, Any]:
+    """Sequential model, SGD, even batches."""
+    return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]))
+
+
+@case("O1")
+def functional(context: Context) -> dict[str, Any]:
+    """Functional model with two named inputs, two outputs and loss weights."""
+
+    def build() -> keras.Model:
+        left, right = keras.Input((2,), name="left"), keras.Input((2,), name="right")
+        joined = keras.layers.concatenate([left, right])
+        outputs = {
+            "a": keras.layers.Dense(tiny.CLASSES, name="a")(joined),
+            "b": keras.layers.Dense(1, name="b")(joined),
+        }
+        return tiny.fix_weights(keras.Model({"left": left, "right": right}, outputs))
+
+    model = tiny.compiled(
+        context, build, loss=lambda: {"a": tiny.crossentropy(), "b": "mse"}, loss_weights={"a": 1.0, "b": 0.1}
+    )
+    features, labels = tiny.rows(30)
+    history = model.fit(
+        {"left": features[:, :2], "right": features[:, 2:]},
+        {"a": labels, "b": features[:, :1]},
+        batch_size=tiny.BATCH,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+    )
+    return tiny.outcome(context, model, history)
+
+
+class Subclassed(keras.Model):
+    """A model whose variables appear on the first call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = keras.layers.Dense(
+            4, activation="tanh", kernel_initializer=keras.initializers.GlorotUniform(3)
+        )
+        self.second = keras.layers.Dense(tiny.CLASSES, kernel_initializer=keras.initializers.GlorotUniform(4))
+
+    def call(self, inputs: Any) -> Any:
+        return self.second(self.first(inputs))
+
+
+@case("O1")
+def subclassed(context: Context) -> dict[str, Any]:
+    """Subclassed model that is built by the first batch."""
+    return tiny.fitted(context, tiny.compiled(context, Subclassed), count=30)
+
+
+@case("O1")
+def embedding(context: Context) -> dict[str, Any]:
+    """Embedding with repeated ids (sparse gradients), Adam, uneven batches."""
+
+    def build() -> keras.Model:
+        layers = [
+            keras.layers.Input((5,), dtype="int32"),
+            keras.layers.Embedding(11, 4),
+            keras.layers.Flatten(),
+        ]
+        return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
+
+    model = tiny.compiled(context, build, lambda: keras.optimizers.Adam(0.05))
+    ids = np.random.default_rng(0).integers(0, 11, (29, 5)).astype("int32")
+    history = model.fit(ids, tiny.rows(29)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
+    return tiny.outcome(context, model, history)
+
+
+@case("O1", layouts=NARROW)
+def attention(context: Context) -> dict[str, Any]:
+    """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
+
+    def build() -> keras.Model:
+        ids = keras.Input((6,), dtype="int32")
+        embedded = keras.layers.Embedding(11, 8, mask_zero=True)(ids)
+        attended = keras.layers.MultiHeadAttention(2, 4)(embedded, embedded)
+        hidden = keras.layers.LayerNormalization()(embedded + attended)
+        hidden = keras.layers.LayerNormalization()(hidden + keras.layers.Dense(8, activation="gelu")(hidden))
+        return tiny.fix_weights(keras.Model(ids, keras.layers.Dense(tiny.CLASSES)(hidden[:, 0])))
+
+    model = tiny.compiled(context, build, lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
+    ids = np.random.default_rng(0).integers(1, 11, (29, 6)).astype("int32")
+    ids[np.arange(6)[None, :] >= np.random.default_rng(1).integers(2, 7, (29, 1))] = 0
+    history = model.fit(ids, tiny.rows(29)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
+    return tiny.outcome(context, model, history)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.5),
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "adamw": lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.05),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "adafactor": lambda: keras.optimizers.Adafactor(0.05),
+    "lamb": lambda: keras.optimizers.Lamb(0.05),
+    "lion": lambda: keras.optimizers.Lion(0.01),
+    "muon": lambda: keras.optimizers.Muon(0.01),
+}
+
+
+@case("O1", each=OPTIMIZERS, layouts=(*NARROW, "mirrored_4"))
+def optimizer(context: Context, name: str) -> dict[str, Any]:
+    """Optimizer over eight steps, uneven last batch."""
+    model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name])
+    return tiny.fitted(context, model, count=43)

@@ -1,0 +1,135 @@
+"""The one place where parity tolerances are stated.
+
+Every array that a case returns is named `kind/rest`; the kind says how it is held against plain Keras on one
+device. Two layouts are never held against each other: each is held against the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Float32 after at most 20 steps. Never relaxed for a case.
+RELATIVE_TOLERANCE = 1e-5
+
+# Kinds measured relative to max(floor, |reference|). Weights near zero are held to an absolute 1e-5;
+# losses and metrics live on a smaller scale.
+FLOORS = {"weights": 1.0, "slots": 1.0, "predict": 1.0, "history": 0.1, "metrics": 0.1}
+
+# Integers, strings, orders and counts: equal or not.
+EXACT = frozenset({"exact", "ids"})
+
+# Invariants of the run itself that need no reference: `true/...` is all True, `zero/...` is exactly 0.
+OWN = frozenset({"true", "zero"})
+
+KINDS = frozenset(FLOORS) | EXACT | OWN
+
+# Kinds that each process returns for its own part; the parts are put together and sorted before comparing.
+PARTS = frozenset({"ids"})
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Comparison:
+    """How far a run is from the reference.
+
+    Attributes:
+        difference: The largest relative difference over all floating-point arrays; infinite where only one
+            side is finite.
+        failures: One line for each array that is out of tolerance.
+    """
+
+    difference: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+def kind_of(name: str) -> str:
+    """Returns the kind of a named array.
+
+    Raises:
+        ValueError: The name has no known kind.
+    """
+    kind = name.split("/", 1)[0]
+    if kind not in KINDS:
+        raise ValueError(
+            f"Result {name!r} has no known kind; a name starts with one of {sorted(KINDS)} and '/'."
+        )
+    return kind
+
+
+def relative_difference(value: np.ndarray, reference: np.ndarray, floor: float) -> float:
+    """Returns max |value - reference| / max(floor, |reference|), infinite for other shapes or finiteness."""
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    if value.shape != reference.shape:
+        return math.inf
+    same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+    if same.all():
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        scaled = np.where(same, 0.0, np.abs(value - reference) / np.maximum(floor, np.abs(reference)))
+    return float(np.max(np.where(np.isfinite(scaled), scaled, np.inf)))
+
+
+def merge_processes(parts: list[Arrays]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Puts the results of all processes of a layout together.
+
+    Args:
+        parts: The named arrays that each process returned.
+
+    Returns:
+        One set of named arrays, and one line for each array on which the processes do not agree bit for bit.
+    """
+    merged, failures = dict(parts[0]), []
+    for index, part in enumerate(parts[1:], start=1):
+        if set(part) != set(merged):
+            failures.append(f"process {index} returned other results: {sorted(set(part) ^ set(merged))}")
+    for name in list(merged):
+        values = [part[name] for part in parts if name in part]
+        if kind_of(name) in PARTS:
+            merged[name] = np.sort(np.concatenate([np.ravel(value) for value in values]))
+        elif not all(_identical(value, values[0]) for value in values[1:]):
+            failures.append(f"{name} is not the same in all processes")
+    return merged, failures
+
+
+def compare(results: Arrays, reference: Arrays) -> Comparison:
+    """Holds the merged results of a layout against those of the reference."""
+    comparison = Comparison()
+    for name in sorted(set(results) ^ set(reference)):
+        comparison.failures.append(f"{name} is missing from one side")
+    for name in sorted(set(results) & set(reference)):
+        kind, value, expected = kind_of(name), results[name], reference[name]
+        if kind == "true":
+            if not np.all(value):
+                comparison.failures.append(f"{name} is false")
+        elif kind == "zero":
+            difference = relative_difference(value, np.zeros_like(value), 1.0)
+            comparison.difference = max(comparison.difference, difference)
+            if difference:
+                comparison.failures.append(f"{name} is {difference:.3g}, not 0")
+        elif kind in EXACT:
+            if not _identical(value, expected):
+                comparison.failures.append(f"{name} is {_short(value)}, not {_short(expected)}")
+        else:
+            difference = relative_difference(value, expected, FLOORS[kind])
+            comparison.difference = max(comparison.difference, difference)
+            if not difference <= RELATIVE_TOLERANCE:
+                comparison.failures.append(f"{name} differs by {difference:.3g}")
+    return comparison
+
+
+def _identical(value: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(value, other, equal_nan=np.asarray(value).dtype.kind == "f")
+
+
+def _short(value: np.ndarray) -> str:
+    text = np.array2string(np.asarray(value), threshold=12, max_line_width=200)
+    return text if len(text) < 120 else text[:117] + "..."

@@ -1,0 +1,117 @@
+"""The register of parity cases: small functions that are run unchanged under every layout.
+
+A case gets a `Context`, trains or evaluates a tiny model inside `context.scope()`, and returns a dict of
+named arrays. The part of a name before the first `/` says how it is compared; see `tfdist.testing.numerics`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfdist.testing.layouts import LAYOUTS, Layout
+
+if TYPE_CHECKING:
+    from tfdist.testing.context import Context
+
+CaseFunction = Callable[..., Mapping[str, Any]]
+
+# Which layouts a case runs on; plain Keras (the reference) and stock Mirrored always do.
+ALWAYS = ("plain_keras", "stock_mirrored_2")
+NARROW = ("mirrored_2", "workers_2x1")
+BASE = ("one_device", "mirrored_2", "mirrored_4", "workers_2x1")
+WIDE = (*BASE, "workers_3x1", "workers_2x2")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the parity table.
+
+    Attributes:
+        name: Unique; `function[item]` where one function makes several cases.
+        oracle: The invariant it belongs to, such as `"O2"`.
+        title: The first line of the function's docstring.
+        run: The function, taking the context only.
+        layouts: Names of the layouts it runs on.
+        limit_s: Seconds after which a run counts as hanging.
+        quick: Whether `make check` runs it too.
+    """
+
+    name: str
+    oracle: str
+    title: str
+    run: Callable[[Context], Mapping[str, Any]]
+    layouts: tuple[str, ...]
+    limit_s: float
+    quick: bool
+
+
+_CASES: dict[str, Case] = {}
+
+
+def case(
+    oracle: str,
+    *,
+    each: Iterable[str] | None = None,
+    layouts: tuple[str, ...] = BASE,
+    stock_workers: bool = False,
+    limit_s: float = 60.0,
+    quick: bool = False,
+) -> Callable[[CaseFunction], CaseFunction]:
+    """Registers a function as a case, or as one case for each item.
+
+    Args:
+        oracle: The invariant that the case checks.
+        each: Items that the function is called with after the context, one case for each.
+        layouts: Names of the tfdist layouts to run on, beside `ALWAYS`.
+        stock_workers: Whether stock MultiWorkerMirrored runs it too (nearly everything there crashes).
+        limit_s: Seconds after which it counts as hanging.
+        quick: Whether it belongs to the quick subset.
+
+    Returns:
+        The decorator.
+    """
+    names = (*ALWAYS, *(("stock_workers_2x1",) if stock_workers else ()), *layouts)
+    unknown = set(names) - set(LAYOUTS)
+    if unknown:
+        raise ValueError(f"Unknown layouts {sorted(unknown)}; known are {sorted(LAYOUTS)}.")
+
+    def register(function: CaseFunction) -> CaseFunction:
+        title = (function.__doc__ or "").strip().splitlines()[0]
+        for item in [None] if each is None else each:
+            name = function.__name__ if item is None else f"{function.__name__}[{item}]"
+            if name in _CASES:
+                raise ValueError(f"Two cases are called {name!r}.")
+            run = function if item is None else _with_item(function, item)
+            _CASES[name] = Case(name, oracle, title, run, names, limit_s, quick)
+        return function
+
+    return register
+
+
+def _with_item(function: CaseFunction, item: str) -> CaseFunction:
+    return lambda context: function(context, item)
+
+
+def all_cases() -> dict[str, Case]:
+    """Returns every case by name, in the order of the oracles' numbers."""
+    package = importlib.import_module("tfdist.testing.cases")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_CASES.items(), key=lambda entry: int(entry[1].oracle[1:])))
+
+
+def cases_of(layout: Layout, *, names: Iterable[str] | None = None) -> dict[str, Case]:
+    """Returns the cases that run on `layout`, all or only those named.
+
+    Raises:
+        ValueError: A name is not registered.
+    """
+    cases = all_cases()
+    wanted = set(cases) if names is None else set(names)
+    if wanted - set(cases):
+        raise ValueError(f"Unknown cases {sorted(wanted - set(cases))}; list them with --list.")
+    return {name: case for name, case in cases.items() if name in wanted and layout.name in case.layouts}

@@ -1,0 +1,92 @@
+"""The parity table, for the terminal and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from tfdist.testing.layouts import LAYOUTS, REFERENCE
+from tfdist.testing.numerics import RELATIVE_TOLERANCE
+from tfdist.testing.registry import Case
+from tfdist.testing.suite import Cell
+
+COLUMNS = tuple(name for name in LAYOUTS if name != REFERENCE.name)
+
+ORACLES = {
+    "O1": "One step on a global batch is one step on one device",
+    "O2": "Uneven batches and empty replicas",
+    "O3": "Weights, masks and reductions of losses",
+    "O4": "Losses and steps that the user wrote",
+    "O5": "Regularisers, weight decay and constraints count once",
+    "O6": "Clipping acts on the global gradient",
+    "O7": "Gradient accumulation",
+    "O8": "Loss scaling",
+    "O9": "Exponential moving average of the weights",
+    "O10": "All replicas hold the same values",
+    "O11": "Batch normalization",
+    "O12": "Randomness",
+    "O14": "Metrics from summed state",
+    "O15": "Reported loss",
+    "O16": "Every row once",
+    "O17": "Predictions: order and count",
+    "O18": "Evaluation",
+    "O19": "Several steps in one execution",
+    "O20": "Compilation and traces",
+    "O21": "Checkpoints",
+    "O24": "Callbacks decide together",
+    "O27": "Collectives in a step",
+    "O28": "Keras's global state inside replicas",
+    "O29": "One device under a strategy",
+}
+
+
+_INTRODUCTION = f"""# Parity
+
+<!-- Written by `python -m tfdist.testing.parity --write docs/parity.md`; do not edit. -->
+
+Each case is one small function that trains, evaluates or predicts. It runs unchanged in plain Keras on one device,
+and under every layout below. A cell is the largest relative difference of any weight, optimizer slot, loss, metric
+or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}. `FAIL`: out of tolerance, or rows,
+counts or replicas that do not agree. `error`, `hang`, `crash`: the run did not end. An empty cell is not run.
+
+Layouts: `stock_*` are TensorFlow's own strategies; `mirrored_N` has N devices; `workers_PxD` has P processes with D
+devices each, on loopback. CPU devices throughout."""
+
+
+def cell_text(cell: Cell | None) -> str:
+    """Returns what the table shows: the measured difference, or how the run ended."""
+    if cell is None:
+        return ""
+    if cell.outcome in ("ok", "FAIL"):
+        figure = "0" if cell.difference == 0 else f"{cell.difference:.0e}"
+        return figure if cell.passed else f"FAIL {figure}" if cell.difference > RELATIVE_TOLERANCE else "FAIL"
+    return cell.outcome
+
+
+def to_markdown(cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case]) -> str:
+    """Returns the page: one section for each oracle, one row for each case."""
+    lines = [_INTRODUCTION]
+    for oracle in dict.fromkeys(case.oracle for case in cases.values()):
+        lines += ["", f"## {ORACLES[oracle]} ({oracle})", "", "| Case | " + " | ".join(COLUMNS) + " |"]
+        lines.append("|---" * (len(COLUMNS) + 1) + "|")
+        for case in (case for case in cases.values() if case.oracle == oracle):
+            texts = [cell_text(cells.get((case.name, column))) for column in COLUMNS]
+            lines.append(f"| `{case.name}`: {case.title.rstrip('.')} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_table(
+    cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case], columns: Sequence[str]
+) -> Table:
+    """Returns the table for the terminal; failing cells in red."""
+    table = Table("oracle", "case", *columns, show_lines=False)
+    for case in cases.values():
+        row = []
+        for column in columns:
+            cell = cells.get((case.name, column))
+            colour = "white" if cell is None else "green" if cell.passed else "red"
+            row.append(f"[{colour}]{cell_text(cell)}[/]")
+        table.add_row(case.oracle, escape(case.name), *row)
+    return table
