@@ -1,0 +1,125 @@
+"""Checks the value of one setting against the type of its field, given as text or as a Python value."""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+from tfdist.errors import ConfigError, did_you_mean
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NULLS = ("null", "none", "~", "")
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def parse_text(text: str, key: str, hint: Any, origin: str) -> Any:
+    """Reads `text` as a value of the type `hint`.
+
+    Args:
+        text: what stands in a file or on the command line.
+        key: dotted name of the setting, for the message.
+        hint: bool, int, float, str, a Literal, `tuple[X, ...]`, or a union of these with None.
+        origin: file and line, or flag, for the message.
+
+    Raises:
+        ConfigError: the text is no such value.
+    """
+    for option in _options(hint):
+        try:
+            return _parse_option(text, option)
+        except ValueError:
+            continue
+    raise misfit(repr(text), key, hint, origin)
+
+
+def check_value(value: Any, key: str, hint: Any, origin: str) -> Any:
+    """Returns a Python value if it fits `hint`; a whole number also fits a float field. See `parse_text`.
+
+    Raises:
+        ConfigError: the value does not fit.
+    """
+    for option in _options(hint):
+        try:
+            return _check_option(value, option)
+        except ValueError:
+            continue
+    raise misfit(repr(value), key, hint, origin)
+
+
+def item_type(hint: Any) -> Any:
+    """Returns X of `tuple[X, ...]` (also as a member of a union), else None."""
+    for option in _options(hint):
+        if get_origin(option) is tuple:
+            return get_args(option)[0]
+    return None
+
+
+def misfit(given: str, key: str, hint: Any, origin: str) -> ConfigError:
+    """Returns the error for a value that does not fit its field."""
+    allowed = [str(value) for option in _options(hint) for value in _choices(option)]
+    suggestion = did_you_mean(given.strip("'"), allowed)
+    return ConfigError(f"{origin}: {key} must be {_describe(hint)}, got {given}.{suggestion}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a union with None first (its words are no text), or the type itself."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    return tuple(sorted(get_args(hint), key=lambda option: option is not type(None)))
+
+
+def _choices(option: Any) -> tuple[Any, ...]:
+    return get_args(option) if get_origin(option) is Literal else ()
+
+
+def _parse_option(text: str, option: Any) -> Any:
+    for choice in _choices(option):
+        if str(choice) == text:
+            return choice
+    if get_origin(option) is tuple:
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        return tuple(_parse_option(item, get_args(option)[0]) for item in items)
+    if option is type(None) and text.lower() in _NULLS:
+        return None
+    if option is bool and text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    if option is str:
+        return text
+    if option in (int, float):
+        return _check_option(option(text), option)
+    raise ValueError
+
+
+def _check_option(value: Any, option: Any) -> Any:
+    for choice in _choices(option):
+        if type(value) is type(choice) and value == choice:
+            return value
+    if get_origin(option) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_check_option(item, get_args(option)[0]) for item in value)
+    if option is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is option:
+        if option is float:
+            raise ValueError
+        return value
+    raise ValueError
+
+
+def _describe(hint: Any) -> str:
+    # None, first in `_options`, comes last in a sentence.
+    return " or ".join(_describe_option(option) for option in reversed(_options(hint)))
+
+
+def _describe_option(option: Any) -> str:
+    if _choices(option):
+        return "one of " + ", ".join(map(str, _choices(option)))
+    if get_origin(option) is tuple:
+        return f"a list, each item {_describe_option(get_args(option)[0])}"
+    return _WORDS[option]
