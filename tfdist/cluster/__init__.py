@@ -1,1 +1,6 @@
-"""Who takes part in a run and which of them this process is: no TensorFlow here."""
+"""Which processes train together, found from the environment; knows nothing of TensorFlow."""
+
+from tfdist.cluster.environments import detect_cluster
+from tfdist.cluster.spec import ClusterInfo
+
+__all__ = ["ClusterInfo", "detect_cluster"]

@@ -1,0 +1,70 @@
+"""Finds the cluster that this process was started in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tfdist.cluster import keras_distribution, kubeflow, kubernetes, mpi, slurm, tf_config, torchrun
+from tfdist.cluster.spec import ClusterInfo
+from tfdist.log import LOGGER
+
+
+class Environment(Protocol):
+    """One way of starting processes: a module, or an object, of this shape."""
+
+    @property
+    def SOURCE(self) -> str: ...  # noqa: D102, N802 - a constant of each module
+
+    def is_present(self, env: Mapping[str, str], /) -> bool:
+        """Whether `env` was made by this environment."""
+
+    def read_cluster(self, env: Mapping[str, str], /) -> ClusterInfo | None:
+        """Reads the cluster, or None for a single process."""
+
+
+# What was said explicitly comes first, then the innermost launcher: torchrun or mpirun may run inside a SLURM
+# job, whose variables they inherit. PMI comes after SLURM, since srun sets PMI's variables too.
+_ENVIRONMENTS: tuple[Environment, ...] = (
+    tf_config,
+    keras_distribution,
+    kubeflow,
+    torchrun,
+    mpi.OPEN_MPI,
+    slurm,
+    mpi.PMI,
+    kubernetes,
+)
+
+
+def detect_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
+    """Reads the cluster from the first environment that is present; the others are not looked at.
+
+    Args:
+        env: environment variables, usually `os.environ`.
+
+    Returns:
+        The cluster, or None if this is a single process. A cluster of one process is returned only where
+        `TF_CONFIG` describes it explicitly.
+
+    Raises:
+        ClusterError: the environment that was found is incomplete or contradicts itself.
+    """
+    present = [environment for environment in _ENVIRONMENTS if environment.is_present(env)]
+    if not present:
+        return None
+    chosen, *ignored = present
+    cluster = chosen.read_cluster(env)
+    also = f" (not used: {', '.join(environment.SOURCE for environment in ignored)})" if ignored else ""
+    if cluster is None:
+        LOGGER.info("cluster: a single process, says %s%s", chosen.SOURCE, also)
+    else:
+        LOGGER.info(
+            "cluster: %s %d of %d training processes, from %s%s",
+            cluster.task_type,
+            cluster.task_index,
+            cluster.num_processes,
+            chosen.SOURCE,
+            also,
+        )
+    return cluster
