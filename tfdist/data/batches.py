@@ -1,12 +1,18 @@
-"""Batches of like length from tokenized examples, in a new order each epoch, the same on every worker."""
+"""Padded batches from tokenized examples, assembled by TensorFlow from one flat array."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
+
+from tfdist.data.batch_plan import BatchPlan
+from tfdist.data.sharding import check_shard
+from tfdist.errors import DataError
 
 
 def make_dataset(
@@ -26,42 +32,167 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """Returns padded batches of tokenized examples.
 
-    Every epoch has exactly `ceil(len(features) / global_batch_size)` batches and shows every example once; only the
-    last batch may be smaller. Without `shuffle` the examples keep their order (so predictions line up with them).
+    Every epoch has exactly `ceil(len(features) / global_batch_size)` batches and shows every example once;
+    only the last batch may be smaller. Without `shuffle` the examples keep their order (so predictions line
+    up with them).
 
     Args:
         features: For each example, arrays of shape (length,), int32, all of one length.
-        labels: One class number for each example, shape (examples,); or, for token labels, one int32 array of shape
-            (length,) for each example; or None.
+        labels: One class number for each example, shape (examples,); or, for token labels, one int32 array of
+            shape (length,) for each example; or None.
         global_batch_size: Examples in one step, over all replicas and workers.
         max_length: Longest example that is allowed, in tokens.
         pad_values: For each feature, what fills the padding.
         shuffle: Show the examples in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration over the dataset; every further iteration is one more.
-        padding: `bucket` forms batches of like lengths, each padded to its longest example rounded up to
-            `bucket_step`; `fixed` pads everything to `max_length`.
+        first_epoch: Epoch number of the first iteration; each further one counts one more.
+        padding: `bucket` forms batches of like lengths (with `shuffle`), each padded to its longest example
+            rounded up to `bucket_step`; `fixed` pads everything to `max_length`.
         bucket_step: Lengths of buckets are multiples of this, in tokens.
         label_pad: Token labels with this value, and the padding of token labels, get sample weight 0.
-        shard: (index, count): of each global batch, give only the rows of this worker. All workers see batches of
-            the same padded length and the same number of batches; in a last, small batch a worker can have no row.
+        shard: (index, count): of each global batch, give only the rows of this worker. All workers see the
+            same number of batches, of the same padded lengths; of a small last one a worker can get no row.
 
     Returns:
-        A dataset of known cardinality. Elements are `x` (without labels), `(x, y)` (one label per example, y int32 of
-        shape (batch,)) or `(x, y, sample_weight)` (token labels, both (batch, length), int32 and float32); x maps
-        feature names to int32 of shape (batch, length). The static shape is (None, None), or (None, max_length)
-        for `fixed`.
+        A dataset of known cardinality. Elements are `x` (without labels), `(x, y)` (one label per example, y
+        int32 of shape (batch,)) or `(x, y, sample_weight)` (token labels, both (batch, length), int32 and
+        float32); x maps feature names to int32 of shape (batch, length). The static shape is (None, None), or
+        (None, max_length) for `fixed`.
 
     Raises:
-        DataError: If there is no example, lengths differ within an example, or one is longer than `max_length`.
+        DataError: If there is no example, lengths differ within an example, one is longer than `max_length`,
+            or an argument is out of range.
     """
-    raise NotImplementedError
+    _check_arguments(global_batch_size, max_length, bucket_step, padding, shard)
+    store = _flatten(features, labels, max_length, pad_values, label_pad)
+    plan = BatchPlan(
+        lengths=np.diff(store.row_splits.numpy()),
+        global_batch_size=global_batch_size,
+        max_length=max_length,
+        bucket_step=bucket_step if padding == "bucket" else None,
+        seed=seed if shuffle else None,
+        shard=shard,
+    )
+    epochs = itertools.count(first_epoch)
+
+    def batches_of_epoch(_: tf.Tensor) -> tf.data.Dataset:
+        # The one visit to Python in an epoch: all orders are drawn here, and the batches below are
+        # TensorFlow's work.
+        order, bounds, lengths = tf.numpy_function(
+            lambda: plan.epoch(next(epochs)), [], [tf.int64, tf.int64, tf.int64], stateful=True
+        )
+        order = tf.ensure_shape(order, [len(features)])
+        bounds = tf.ensure_shape(bounds, [plan.num_batches, 2])
+        lengths = tf.ensure_shape(lengths, [plan.num_batches])
+        return tf.data.Dataset.from_tensor_slices((bounds, lengths)).map(
+            lambda bound, length: (order[bound[0] : bound[1]], length)
+        )
+
+    length_dim = None if padding == "bucket" else max_length
+    dataset = tf.data.Dataset.range(1).flat_map(batches_of_epoch)
+    dataset = dataset.map(
+        lambda rows, length: store.gather(rows, length, length_dim),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.num_batches))
+    options = tf.data.Options()
+    # What was sharded here must not be sharded again; what was not is whole on every worker, and cut by rows.
+    policy = tf.data.experimental.AutoShardPolicy
+    options.experimental_distribute.auto_shard_policy = policy.OFF if shard[1] > 1 else policy.DATA
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def pad_batches(dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Returns `dataset` with every batch filled up to `batch_size` rows that have sample weight 0.
+@dataclass(frozen=True)
+class _Store:
+    """All examples behind one another, so that a batch is one gather.
 
-    Elements `(x, y)` and `(x, y, sample_weight)` become `(x, y, sample_weight)`; elements `x` stay without weights.
-    The filling repeats rows of the same batch.
+    `values` has shape (tokens, columns), int32: the features named in `names`, and the token labels where
+    there are some. Example i is `values[row_splits[i]:row_splits[i + 1]]`. `pads` has shape (columns,).
+    `labels` has shape (examples,), or is None.
     """
-    raise NotImplementedError
+
+    names: list[str]
+    values: tf.Tensor
+    row_splits: tf.Tensor
+    pads: tf.Tensor
+    labels: tf.Tensor | None
+
+    def gather(self, rows: tf.Tensor, length: tf.Tensor, static_length: int | None) -> Any:
+        """Returns the element of `make_dataset` that holds the examples `rows`, padded to `length`."""
+        starts, ends = tf.gather(self.row_splits, rows), tf.gather(self.row_splits, rows + 1)
+        positions = starts[:, tf.newaxis] + tf.range(length)
+        inside = positions < ends[:, tf.newaxis]
+        values = tf.gather(self.values, tf.minimum(positions, ends[:, tf.newaxis] - 1))
+        values = tf.where(inside[..., tf.newaxis], values, self.pads)
+        values = tf.ensure_shape(values, [None, static_length, self.values.shape[1]])
+        columns = tf.unstack(values, axis=-1)
+        x = dict(zip(self.names, columns, strict=False))
+        if self.labels is not None:
+            return x, tf.gather(self.labels, rows)
+        if len(columns) == len(self.names):
+            return x
+        return x, columns[-1], tf.cast(columns[-1] != self.pads[-1], tf.float32)
+
+
+def _flatten(
+    features: Sequence[Mapping[str, np.ndarray]],
+    labels: np.ndarray | Sequence[np.ndarray] | None,
+    max_length: int,
+    pad_values: Mapping[str, int],
+    label_pad: int,
+) -> _Store:
+    if not len(features):
+        raise DataError("There is no example to make batches of. Give at least one.")
+    names = list(features[0])
+    if sorted(names) != sorted(pad_values):
+        raise DataError(
+            f"The features are {names}, pad_values has {list(pad_values)}. Give one pad for each feature."
+        )
+    if labels is not None and len(labels) != len(features):
+        raise DataError(
+            f"{len(features)} examples have {len(labels)} labels. Give one entry for each example."
+        )
+    columns = {name: [example[name] for example in features] for name in names}
+    pads = [pad_values[name] for name in names]
+    per_token = labels is not None and np.ndim(labels[0]) == 1
+    if per_token:
+        columns["labels"], pads = list(labels), [*pads, label_pad]
+    lengths = np.array([[len(row) for row in rows] for rows in columns.values()])
+    bad = np.flatnonzero((lengths != lengths[0]).any(axis=0) | (lengths[0] > max_length) | (lengths[0] == 0))
+    if bad.size:
+        found = dict(zip(columns, lengths[:, bad[0]].tolist(), strict=True))
+        raise DataError(
+            f"Example {bad[0]} has lengths {found}; they must be equal, and between 1 and "
+            f"max_length ({max_length}). Truncate the examples, or raise max_length."
+        )
+    values = np.stack([np.concatenate(rows) for rows in columns.values()], axis=1).astype(np.int32)
+    example_labels = None
+    if labels is not None and not per_token:
+        example_labels = np.asarray(labels)
+        if example_labels.dtype.kind in "iu":
+            example_labels = example_labels.astype(np.int32)
+    # On the host, where the batches are made, even when called in the scope of a strategy for GPUs.
+    with tf.device("CPU:0"):
+        return _Store(
+            names=names,
+            values=tf.constant(values),
+            row_splits=tf.constant(np.concatenate([[0], np.cumsum(lengths[0])])),
+            pads=tf.constant(pads, tf.int32),
+            labels=None if example_labels is None else tf.constant(example_labels),
+        )
+
+
+def _check_arguments(
+    global_batch_size: int, max_length: int, bucket_step: int, padding: str, shard: tuple[int, int]
+) -> None:
+    for name, value in {
+        "global_batch_size": global_batch_size,
+        "max_length": max_length,
+        "bucket_step": bucket_step,
+    }.items():
+        if value < 1:
+            raise DataError(f"{name} is {value}; it must be at least 1.")
+    if padding not in ("bucket", "fixed"):
+        raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
+    check_shard(shard)

@@ -15,7 +15,7 @@ class TextExample:
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample:
-    """One sentence for token classification; `tags` has one entry for each token, or is None where not known."""
+    """One sentence for token classification; `tags` has one for each token, or is None where not known."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None = None

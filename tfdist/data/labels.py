@@ -27,7 +27,7 @@ def label_names(splits: Mapping[str, Iterable[Example]]) -> list[str]:
 def encode(examples: Sequence[Example], names: Sequence[str]) -> list[np.ndarray]:
     """Returns the class numbers of each example, as int32 of shape (number of labels of the example,).
 
-    That is (1,) for a `TextExample` (`np.concatenate` makes the (examples,) array that `make_dataset` takes) and
+    That is (1,) for a `TextExample` (`np.concatenate` makes of them what `make_dataset` takes) and
     (tokens,) for a `TaggedExample`.
 
     Raises:

@@ -1,0 +1,63 @@
+"""Which examples form which batch: like lengths together, a new order each epoch, one for all workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which examples form which batch in an epoch; a pure function of the lengths, the seed and the epoch.
+
+    `lengths` has shape (examples,), in tokens. Without `bucket_step` everything is padded to `max_length`;
+    without `seed` the examples keep their order.
+    """
+
+    lengths: np.ndarray
+    global_batch_size: int
+    max_length: int
+    bucket_step: int | None = None
+    seed: int | None = None
+    shard: tuple[int, int] = (0, 1)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in every epoch, on every worker."""
+        return -(-len(self.lengths) // self.global_batch_size)
+
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the plan of `epoch`, all int64.
+
+        Returns:
+            The order of the examples, shape (examples,); first and last place (exclusive) in it of this
+            worker's rows of each batch, shape (batches, 2); and the padded length of each batch in tokens,
+            shape (batches,).
+        """
+        step = self.bucket_step or self.max_length
+        padded = np.minimum(-(-np.maximum(self.lengths, 1) // step) * step, self.max_length)
+        order = np.arange(len(padded))
+        sizes = np.full(self.num_batches, self.global_batch_size)
+        sizes[-1] = len(padded) - sizes[:-1].sum()
+        starts = np.cumsum(sizes) - sizes
+        if self.seed is not None:
+            generator = np.random.default_rng([self.seed, epoch])
+            order = generator.permutation(len(padded))
+            # Like lengths next to each other; the sort is stable, so examples of one bucket stay shuffled.
+            # The small batch takes its examples from a random place, so that it is not always the longest
+            # ones that it holds, and is shown last.
+            order = order[np.argsort(padded[order], kind="stable")]
+            small = generator.integers(self.num_batches)
+            sizes = np.concatenate([sizes[:small], sizes[-1:], sizes[small:-1]])
+            starts = np.cumsum(sizes) - sizes
+            shown = generator.permutation(self.num_batches)
+            shown = np.append(shown[shown != small], small)
+            starts, sizes = starts[shown], sizes[shown]
+        in_order = padded[order]
+        lengths = np.array(
+            [in_order[start : start + size].max() for start, size in zip(starts, sizes, strict=True)]
+        )
+        index, count = self.shard
+        bounds = np.stack([starts + sizes * index // count, starts + sizes * (index + 1) // count], axis=1)
+        return order, bounds, lengths.astype(np.int64)

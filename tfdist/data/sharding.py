@@ -1,0 +1,138 @@
+"""Which worker reads what, decided once and before any work is done on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfdist.errors import DataError
+from tfdist.log import LOGGER
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ShardPolicy:
+    """How a data set is divided between workers, and why so.
+
+    `index`: each worker takes every n-th record, before it is parsed. `file`: each worker reads its own
+    files. `batch`: every worker reads everything and takes its rows of each global batch.
+    """
+
+    name: Literal["index", "file", "batch"]
+    reason: str
+
+
+def choose_shard_policy(
+    num_files: int, num_processes: int, kind: Literal["array", "records", "stream"]
+) -> ShardPolicy:
+    """Returns the policy for a data set, and logs it; a pure function of what is the same on every worker.
+
+    Args:
+        num_files: Files that the data set is read from; 0 where it is not read from files.
+        num_processes: Workers that share it.
+        kind: `array` has its records in memory, by number; `records` is read record by record from files;
+            `stream` can be read from start to end only (a generator).
+    """
+    policy = _policy(num_files, num_processes, kind)
+    if num_processes > 1:
+        LOGGER.info(
+            "data are divided between %d workers by %s: %s", num_processes, policy.name, policy.reason
+        )
+    return policy
+
+
+def _policy(num_files: int, num_processes: int, kind: str) -> ShardPolicy:
+    if kind == "array":
+        return ShardPolicy("index", "the records are in memory and have numbers")
+    if kind == "stream":
+        return ShardPolicy(
+            "batch", "a stream can be read from start to end only, so every worker reads all of it"
+        )
+    if kind != "records":
+        raise DataError(f"The kind of data is {kind!r}; it must be 'array', 'records' or 'stream'.")
+    if num_files >= num_processes:
+        return ShardPolicy("file", f"{num_files} files are enough for {num_processes} workers")
+    return ShardPolicy(
+        "index",
+        f"{num_files} files are too few for {num_processes} workers; each parses only its own records",
+    )
+
+
+def check_shard(shard: tuple[int, int]) -> None:
+    """Raises DataError unless `shard` is (index, count) with 0 <= index < count."""
+    index, count = shard
+    if not 0 <= index < count:
+        raise DataError(f"The shard is {shard}; it must be (index, count) with 0 <= index < count.")
+
+
+def shard_indices(num_records: int, shard: tuple[int, int]) -> np.ndarray:
+    """Returns the record numbers of one worker, int64; shards differ in size by one at most."""
+    check_shard(shard)
+    return np.arange(shard[0], num_records, shard[1])
+
+
+def shard_files(paths: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """Returns the files of one worker; `paths` must come in the same order on all of them."""
+    check_shard(shard)
+    return list(paths[shard[0] :: shard[1]])
+
+
+def tfrecord_dataset(
+    paths: Sequence[str],
+    parse: Callable[[tf.Tensor], Any],
+    *,
+    shard: tuple[int, int] = (0, 1),
+    policy: ShardPolicy | None = None,
+    shuffle_buffer: int = 0,
+    seed: int = 0,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
+    """Returns the parsed records of this worker, read as a stream, for data that do not fit in memory.
+
+    Never fails for want of files: with fewer files than workers the records are divided instead. Workers can
+    get different numbers of records. Batch the result by this worker's share of the global batch.
+
+    Args:
+        paths: TFRecord files; they are read in the order of their names.
+        parse: From one serialized record, a scalar string tensor, to what an element shall be.
+        shard: (index, count) of this worker.
+        policy: How to divide; `choose_shard_policy` where it is None.
+        shuffle_buffer: Records to shuffle among, in an order that changes each epoch; 0 keeps the order of
+            the files.
+        seed: Seed of the order.
+        num_parallel_calls: Records that are parsed at once.
+
+    Raises:
+        DataError: If there is no file, or the policy is not for records of files.
+    """
+    check_shard(shard)
+    if not paths:
+        raise DataError("There is no TFRecord file to read. Give at least one.")
+    policy = policy or choose_shard_policy(len(paths), shard[1], "records")
+    files = sorted(paths)
+    if policy.name == "file":
+        files = shard_files(files, shard)
+        if not files:
+            raise DataError(
+                f"{len(paths)} files cannot be divided between {shard[1]} workers. Use the policy 'index'."
+            )
+    elif policy.name != "index":
+        raise DataError(f"The policy is {policy.name!r}; records of files are divided by 'file' or 'index'.")
+    # In a shuffled epoch several files are open at once, so that the buffer mixes them; the order is still
+    # the same one on every worker, as tf.data keeps parallel reads in order unless told otherwise.
+    dataset = tf.data.TFRecordDataset(
+        files, num_parallel_reads=min(len(files), 4) if shuffle_buffer else None
+    )
+    if policy.name == "index":
+        dataset = dataset.shard(num_shards=shard[1], index=shard[0])
+    if shuffle_buffer:
+        dataset = dataset.shuffle(shuffle_buffer, seed=seed)
+    dataset = dataset.map(parse, num_parallel_calls=num_parallel_calls, deterministic=True)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
