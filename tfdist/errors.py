@@ -34,6 +34,10 @@ class ModelError(TfdistError):
     """A model, weights or tokenizer file is missing or does not fit."""
 
 
+class OutputError(TfdistError):
+    """A file or folder of results cannot be written."""
+
+
 class UnsupportedError(TfdistError):
     """A combination that tfdist cannot train correctly, refused before it starts."""
 

@@ -1,0 +1,92 @@
+"""`BackupAndRestore` for several workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfdist._internals.coordination import barrier, broadcast_json
+from tfdist.errors import ConfigError, ModelError, OutputError, UnsupportedError
+from tfdist.runtime.process import is_chief
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
+
+    The chief writes, to a folder `epoch-N` that appears by a rename, so weights and epoch number always
+    belong together; every worker reads the one that the chief names. Keras's own `BackupAndRestore` does the
+    writing and reading of each folder. What it leaves out is left out here too: the seeds of dropout, and the
+    position in the data, which is why only whole epochs are kept.
+
+    Args:
+        backup_dir: Folder for this alone; on several hosts, one that all of them see.
+        save_freq: "epoch". Keras's integers would show some batches twice after a restart, and are refused.
+        delete_checkpoint: Whether the backup goes when `fit` has finished.
+    """
+
+    def __init__(self, backup_dir: str, save_freq: str = "epoch", delete_checkpoint: bool = True) -> None:
+        super().__init__()
+        if not str(backup_dir):
+            raise ConfigError("backup_dir is empty. Give the path of a folder for the backup alone.")
+        if save_freq != "epoch":
+            raise UnsupportedError(
+                f"save_freq={save_freq!r} would back up in the middle of an epoch and show batches twice "
+                'after a restart; allowed: "epoch". Shorten the epochs with steps_per_epoch to save more often.'
+            )
+        self.backup_dir = Path(backup_dir)
+        self.delete_checkpoint = delete_checkpoint
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        newest = broadcast_json("backup_and_restore", self._newest())
+        if newest is None:
+            return
+        folder = self.backup_dir / newest
+        if not folder.is_dir():
+            raise ModelError(
+                f"The chief restores from {str(folder)!r}, which this worker does not see. "
+                "Put backup_dir on a file system that all hosts share."
+            )
+        self._stock(folder).on_train_begin()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if is_chief():
+            self._save(epoch)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        barrier("backup_and_restore")
+        if self.delete_checkpoint and is_chief():
+            shutil.rmtree(self.backup_dir, ignore_errors=True)
+
+    def _stock(self, folder: Path) -> keras.callbacks.BackupAndRestore:
+        stock = keras.callbacks.BackupAndRestore(str(folder), delete_checkpoint=False)
+        stock.set_model(self.model)
+        return stock
+
+    def _newest(self) -> str | None:
+        names = [
+            path.name for path in self.backup_dir.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name)
+        ]
+        return max(names, default=None, key=lambda name: int(name.split("-")[1]))
+
+    def _save(self, epoch: int) -> None:
+        previous = self._newest()
+        folder = self.backup_dir / f"epoch-{epoch + 1}"
+        temporary = self.backup_dir / f".tmp-{os.getpid()}-{folder.name}"
+        try:
+            self._stock(temporary).on_epoch_end(epoch)
+            shutil.rmtree(folder, ignore_errors=True)  # left by an earlier run that was longer
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write the backup {str(folder)!r}: {error}. The backup before it is unchanged. "
+                "Free some space or choose another backup_dir."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if previous not in (None, folder.name):
+            shutil.rmtree(self.backup_dir / str(previous), ignore_errors=True)

@@ -1,0 +1,25 @@
+"""`CSVLogger` for several workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfdist.runtime.process import is_chief
+
+
+class CSVLogger(keras.callbacks.CSVLogger):
+    """`keras.callbacks.CSVLogger`, written by the chief alone: the logs are the same on every worker."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if is_chief():
+            super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if is_chief():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if is_chief():
+            super().on_train_end(logs)

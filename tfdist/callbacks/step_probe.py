@@ -1,0 +1,102 @@
+"""What only the compiled training step can see: the wait for each batch, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Totals of this process since the probe was made."""
+
+    examples: int
+    tokens: int
+    input_s: float
+
+
+class StepProbe:
+    """Counts examples, tokens and the seconds in which the training step waited for its batch.
+
+    A callback attaches one to the model with `StepProbe.of(model)`; a training function that finds
+    `model.step_probe` takes each batch through `get_next`. Without a probe the step is as before. The totals
+    are plain variables on the host, so reading them waits for no accelerator.
+
+    `input_s` is the time between asking the iterator and having the batch, on the host. On the CPU that is
+    time lost; on an accelerator, which may still be busy with the step before, it is the most that can be
+    lost.
+    """
+
+    def __init__(self) -> None:
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._examples = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._input_s = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.is_connected = False
+
+    @classmethod
+    def of(cls, model: keras.Model) -> StepProbe:
+        """Returns the model's probe, made and attached where there is none."""
+        probe = getattr(model, "step_probe", None)
+        if probe is None:
+            probe = model.step_probe = cls()
+            if model.train_function is not None:
+                model.make_train_function(force=True)  # traced before there was a probe
+        return probe
+
+    def get_next(self, get_next: Callable[[], Any]) -> Any:
+        """Returns `get_next()`, a batch of `x`, `(x, y)` or `(x, y, sample_weight)`, counted and timed.
+
+        For the training function, in cross-replica context; the batch may hold per-replica values.
+        """
+        self.is_connected = True
+        begin = tf.timestamp()
+        with tf.control_dependencies([begin]):
+            batch = get_next()
+        parts = _local_parts(batch)
+        tensors = [tensor for part in parts for tensor in tf.nest.flatten(part, expand_composites=True)]
+        with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
+            self._input_s.assign_add(tf.timestamp() - begin)
+        for part in parts:
+            x = part[0] if isinstance(part, tuple) else part
+            self._examples.assign_add(_num_examples(x))
+            self._tokens.assign_add(_num_tokens(x))
+        return batch
+
+    def read(self) -> Counts:
+        return Counts(
+            examples=int(self._examples.numpy()),
+            tokens=int(self._tokens.numpy()),
+            input_s=float(self._input_s.numpy()),
+        )
+
+
+def _local_parts(batch: Any) -> list[Any]:
+    """One batch for each replica of this process."""
+    strategy = tf.distribute.get_strategy()
+    leaves = tf.nest.flatten(batch)
+    columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
+    num_parts = max(map(len, columns), default=0)
+    return [
+        tf.nest.pack_sequence_as(batch, [column[index] for column in columns]) for index in range(num_parts)
+    ]
+
+
+def _num_examples(x: Any) -> tf.Tensor:
+    first = next(leaf for leaf in tf.nest.flatten(x) if leaf is not None)
+    size = first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+    return tf.cast(size, tf.int64)
+
+
+def _num_tokens(x: Any) -> tf.Tensor:
+    """Tokens that are no padding in the dictionary inputs of a text model; 0 for other inputs."""
+    if isinstance(x, Mapping):
+        if "padding_mask" in x:
+            return tf.math.count_nonzero(x["padding_mask"], dtype=tf.int64)
+        if "token_ids" in x:
+            return tf.math.count_nonzero(x["token_ids"], dtype=tf.int64)
+    return tf.constant(0, tf.int64)
