@@ -1,1 +1,1 @@
-"""Starts worker processes and watches over them: no TensorFlow here."""
+"""Starts the worker processes of this host and watches them; knows nothing of TensorFlow."""

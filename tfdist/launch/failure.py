@@ -1,0 +1,90 @@
+"""Which worker failed first, and what it said itself, from exit codes and the ends of standard error."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_TRACEBACK = "Traceback (most recent call last):"
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+# TensorFlow's C++ log: `2026-01-31 12:00:00.123456: E file.cc:1]` or `E0000 00:00:1700000000.1 12
+# file.cc:1]`.
+_CPP_LOG = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |[IWEF]\d{4} [\d:.]+ .*\.(?:cc|h):\d+\]")
+    r"(?:\d{4}-\d\d-\d\d [\d:.]+: )?[IWEF]\d* .*\.(?:cc|h):\d+\]|\d{4}-\d\d-\d\d [\d:.]+: [IWEF] "
+)
+# What a worker says when another one went away.
+_PEER_NOISE = re.compile(
+    r"UnavailableError|UNAVAILABLE|Collective ops is aborted|DeadlineExceeded|DEADLINE_EXCEEDED|AbortedError"
+    r"|CancelledError|[Cc]oordination ?[Ss]ervice|[Cc]oordination ?[Aa]gent|[Hh]eartbeat|Connection reset by peer"
+    r"|Socket closed|failed to connect to all addresses|WorkerError"
+)
+_MAX_LINES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A worker that ended with an error.
+
+    Attributes:
+        name: the worker.
+        returncode: as `subprocess` gives it: negative for a signal.
+        stderr: its last lines of standard error.
+        time: when it ended, in seconds of any one clock.
+    """
+
+    name: str
+    returncode: int
+    stderr: Sequence[str]
+    time: float
+
+    @property
+    def exit_code(self) -> int:
+        """The code as a shell gives it: 128 plus the signal."""
+        return self.returncode if self.returncode > 0 else 128 - self.returncode
+
+    @property
+    def reason(self) -> str:
+        """How it ended, in words."""
+        if self.returncode > 0:
+            return f"exit code {self.returncode}"
+        try:
+            return f"killed by {signal.Signals(-self.returncode).name}"
+        except ValueError:
+            return f"killed by signal {-self.returncode}"
+
+    @property
+    def own_error(self) -> str:
+        """Its last traceback and what follows, else its last lines; without TensorFlow's C++ log if possible."""
+        lines = [line for line in self.stderr if not _CPP_LOG.match(line)] or list(self.stderr)
+        if self.returncode > 0:  # who is killed has no traceback of its own, at most an old one
+            lines = lines[_start_of_last_traceback(lines) :]
+        return "\n".join(lines[-_MAX_LINES:]).strip("\n")
+
+    @property
+    def is_peer_noise(self) -> bool:
+        """Whether it only reports that another worker went away."""
+        # TensorFlow aborts the process when its cluster breaks; other signals come from outside.
+        if self.returncode < 0 and self.returncode != -signal.SIGABRT:
+            return False
+        lines = self.own_error.splitlines() if _TRACEBACK in self.own_error else self.stderr
+        # The last lines of a traceback are the message; the code above may quote anything.
+        return _PEER_NOISE.search("\n".join(line for line in lines if not line.startswith("  "))) is not None
+
+
+def first_cause(failures: Sequence[Failure]) -> Failure:
+    """Returns the failure that brought the others down: the earliest that is no report of a lost peer."""
+    ordered = sorted(failures, key=lambda failure: failure.time)
+    return next((failure for failure in ordered if not failure.is_peer_noise), ordered[0])
+
+
+def _start_of_last_traceback(lines: Sequence[str]) -> int:
+    """Returns the first line of the last traceback with the exceptions it is chained to, else a short tail."""
+    starts = [number for number, line in enumerate(lines) if _TRACEBACK in line]
+    if not starts:
+        return max(0, len(lines) - 20)
+    start = starts.pop()
+    while starts and any(line.startswith(_CHAINED) for line in lines[starts[-1] : start]):
+        start = starts.pop()
+    return start

@@ -1,0 +1,84 @@
+"""What each worker of a host is started with: pure data, nothing is started here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tfdist.cluster.spec import ClusterInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlan:
+    """One worker process.
+
+    Attributes:
+        process_index: its index among all workers of the run.
+        command: program and arguments.
+        env: environment variables to add to the launcher's own.
+    """
+
+    process_index: int
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name that stands before its output."""
+        return f"worker {self.process_index}"
+
+    def to_shell(self) -> str:
+        """Returns a shell command that starts this worker by hand."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
+        return " ".join([*variables, shlex.join(self.command)])
+
+
+def plan_workers(
+    addresses: Sequence[str],
+    local: Sequence[int],
+    command: Sequence[str],
+    *,
+    num_cpus: int,
+    environ: Mapping[str, str],
+    devices_per_worker: int | None = None,
+) -> tuple[WorkerPlan, ...]:
+    """Plans the workers of one host.
+
+    Args:
+        addresses: `host:port` of all workers of the run, in order.
+        local: indices of the workers to start on this host.
+        command: program and arguments of every worker.
+        num_cpus: cores that the workers of this host share.
+        environ: the launcher's environment; thread settings in it are left as they are.
+        devices_per_worker: devices that each worker uses, or None for its own choice.
+
+    Raises:
+        ClusterError: an address is malformed or given twice.
+    """
+    shared = {name: value for name, value in _threads(num_cpus, len(local), devices_per_worker or 1).items()}
+    shared = {name: value for name, value in shared.items() if name not in environ}
+    shared["PYTHONUNBUFFERED"] = "1"  # else the last lines of a killed worker are lost
+    shared["TFDIST_LOCAL_NUM_PROCESSES"] = str(len(local))
+    if devices_per_worker is not None:
+        shared["TFDIST_DEVICES_PER_WORKER"] = str(devices_per_worker)
+    plans = []
+    for local_index, index in enumerate(local):
+        cluster = ClusterInfo(workers=tuple(addresses), task_index=index, source="tfdist launch")
+        env = {"TF_CONFIG": cluster.to_tf_config(), "TFDIST_LOCAL_PROCESS_INDEX": str(local_index), **shared}
+        plans.append(WorkerPlan(process_index=index, command=tuple(command), env=env))
+    return tuple(plans)
+
+
+def _threads(num_cpus: int, num_local: int, num_devices: int) -> dict[str, str]:
+    """Divides the cores between the workers: by default every process would take them all."""
+    cores = max(1, num_cpus // num_local)
+    # A collective may hold an inter-op thread until its peers arrive, for each device one; the others must go
+    # on.
+    inter_op = max(cores, 2 + 2 * num_devices)
+    return {
+        "TF_NUM_INTRAOP_THREADS": str(cores),
+        "TF_NUM_INTEROP_THREADS": str(inter_op),
+        "OMP_NUM_THREADS": str(cores),
+        "TFDIST_DATA_THREADS": str(cores),
+    }
