@@ -7,20 +7,19 @@ heads as a dimension of their own, so that they can be split by heads.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from tfdist.errors import ModelError, did_you_mean
+from tfdist.errors import ModelError
+from tfdist.models.bert_config import BertConfig
 
 
 @keras.ops.custom_gradient
 def _exact_gelu(x: Any) -> Any:
-    """x * P(X <= x) for a standard normal X; its gradient costs half of what tracing through erf does."""
+    """Multiplies x by P(X <= x) for a standard normal X; the gradient costs half of what tracing through erf does."""
     probability = 0.5 * (1.0 + keras.ops.erf(x * math.sqrt(0.5)))
 
     def gradient(upstream: Any) -> Any:
@@ -34,7 +33,7 @@ def _tanh_gelu(x: Any) -> Any:
     return keras.ops.gelu(x, approximate=True)
 
 
-# Hugging Face's `hidden_act`. Only plain "gelu" is the exact one.
+# One for each of `bert_config.HIDDEN_ACTS`. Only plain "gelu" is the exact one.
 _ACTIVATIONS = {
     "gelu": _exact_gelu,
     "gelu_new": _tanh_gelu,
@@ -43,9 +42,9 @@ _ACTIVATIONS = {
     "relu": keras.ops.relu,
 }
 
-# Path of a variable -> the mesh axis of each of its dimensions. Query, key, value and the intermediate layer are
-# split by columns and the layers after them by rows (Megatron-LM, section 3), so that a block needs two all-reduces
-# forward; the embedding is split over the vocabulary.
+# Path of a variable -> the mesh axis of each of its dimensions. Query, key, value and the intermediate layer
+# are split by columns and the layers after them by rows (Megatron-LM, section 3), so that a block needs two
+# all-reduces forward; the embedding is split over the vocabulary.
 SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embeddings/token_embeddings$", ("model", None)),
     (r"encoder_\d+/attention/(query|key|value)/kernel$", (None, "model", None)),
@@ -55,75 +54,6 @@ SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"encoder_\d+/intermediate/bias$", ("model",)),
     (r"encoder_\d+/output/kernel$", ("model", None)),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """The shape of a BERT, with the names and defaults of a Hugging Face `config.json`."""
-
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            wanted: type | tuple[type, ...] = {"int": int, "float": (int, float), "str": str}[str(field.type)]
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                raise ModelError(f"{field.name} must be of type {field.type}. Given: {value!r}.")
-            if field.type == "int" and value < 1:
-                raise ModelError(f"{field.name} must be at least 1. Given: {value}.")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ModelError(f"{name} must be in [0, 1). Given: {getattr(self, name)}.")
-        if self.hidden_size % self.num_attention_heads:
-            raise ModelError(
-                f"hidden_size must be a multiple of num_attention_heads. Given: {self.hidden_size} and "
-                f"{self.num_attention_heads}."
-            )
-        if self.hidden_act not in _ACTIVATIONS:
-            raise ModelError(
-                f"Unknown hidden_act. Given: {self.hidden_act!r}. Allowed: {', '.join(_ACTIVATIONS)}."
-                + did_you_mean(self.hidden_act, _ACTIVATIONS)
-            )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Reads a Hugging Face configuration; keys that do not change the encoder are left out.
-
-        Raises:
-            ModelError: a variant of BERT that `build_bert` does not compute, or a value out of range.
-        """
-        for key, allowed in (("model_type", "bert"), ("position_embedding_type", "absolute"), ("is_decoder", False)):
-            if (given := values.get(key, allowed)) != allowed:
-                raise ModelError(f"This BERT cannot be built: {key} is {given!r}. Allowed: {allowed!r}.")
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Self:
-        """Reads `config.json`; raises `ModelError` where it is missing, malformed or unsupported."""
-        path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(f"No configuration at {path}. Give a Hugging Face model folder.") from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} is not readable JSON: {error}.") from error
-        if not isinstance(values, dict):
-            raise ModelError(f"{path} must hold a JSON object. Given: {type(values).__name__}.")
-        try:
-            return cls.from_dict(values)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
 
 
 class _BertLayer(keras.layers.Layer):
@@ -198,8 +128,8 @@ class BertEmbeddings(_BertLayer):
 class HeadProjection(keras.layers.Layer):
     """A dense layer from the last `num_contracted` dimensions of its input to `output_dims`.
 
-    The same numbers as `keras.layers.EinsumDense`, as one flat matrix product: on static shapes that layer takes a
-    batched product, which costs three times as much on a CPU.
+    The same numbers as `keras.layers.EinsumDense`, as one flat matrix product: on static shapes that layer
+    takes a batched product, which costs three times as much on a CPU.
     """
 
     def __init__(
@@ -312,9 +242,9 @@ def build_bert(config: BertConfig) -> keras.Model:
     """Builds the encoder of "BERT: Pre-training of Deep Bidirectional Transformers" (Devlin et al., 2019).
 
     Returns:
-        A functional model from a dict of int32 `token_ids`, `segment_ids` and `padding_mask` (1 for a token, 0 for
-        padding), each of shape (B, L), to a dict of `sequence_output` (B, L, H) and `pooled_output` (B, H), in the
-        compute dtype of the dtype policy in force.
+        A functional model from a dict of int32 `token_ids`, `segment_ids` and `padding_mask` (1 for a token,
+        0 for padding), each of shape (B, L), to a dict of `sequence_output` (B, L, H) and `pooled_output` (B, H),
+        in the compute dtype of the dtype policy in force.
     """
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)
