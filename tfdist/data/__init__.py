@@ -1,6 +1,35 @@
 """Examples from files, packages and TFDS; labels; sharding; batches. Knows nothing of strategies.
 
-`sources.load_splits` gives examples, `labels` numbers their labels, and, once a task has tokenized them,
-`batches.make_dataset` turns them into a `tf.data.Dataset`. TensorFlow is imported by the modules that need
-it.
+`load_splits` gives examples, `label_names` and `encode` number their labels, and, once a task has tokenized
+them, `make_dataset` turns them into a `tf.data.Dataset`.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> module. Loaded on first use, so that reading text files needs no TensorFlow.
+_PUBLIC = {
+    "TaggedExample": "examples",
+    "TextExample": "examples",
+    "choose_shard_policy": "sharding",
+    "encode": "labels",
+    "label_names": "labels",
+    "load_splits": "sources",
+    "make_dataset": "batches",
+    "pad_batches": "static_shapes",
+    "tfrecord_dataset": "sharding",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tfdist.data' has no attribute {name!r}; it has {__all__}")
+    return getattr(importlib.import_module(f"tfdist.data.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
