@@ -1,0 +1,54 @@
+"""`fit` iterates batches that are cut by tfdist; see `replica_batch`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras.src.backend.tensorflow.trainer import TFEpochIterator
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+from tfdist._internals.coordination import all_gather_json
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica_batch import is_distributed, needs_replica_batches
+from tfdist.errors import DataError
+from tfdist.runtime.process import num_processes
+
+
+def _cut(stock: Any) -> Any:
+    def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
+        if not needs_replica_batches(distribute_strategy):
+            return stock(self, distribute_strategy, *args, **kwargs)
+        EpochIterator.__init__(self, *args, **kwargs)
+        self._distribute_strategy = distribute_strategy
+        dataset = self.data_adapter.get_tf_dataset()
+        if not is_distributed(dataset):
+            dataset = distribute_strategy.distribute_batches(dataset)
+        self._distributed_dataset = dataset
+        if num_processes() > 1:
+            self._num_batches = _agreed_batches(self._num_batches)
+        return None
+
+    return __init__
+
+
+def _agreed_batches(own: int | None) -> int | None:
+    """Returns the number of batches that all workers run; None where none of them knows."""
+    counts = all_gather_json("number of batches", None if own is None else int(own))
+    if len(set(counts)) == 1:
+        return own
+    raise DataError(
+        f"the workers have different numbers of batches: {counts}. Every worker must be given the same dataset "
+        "(tfdist divides each batch over the workers)."
+    )
+
+
+PATCHES = (
+    Patch(
+        name="epoch_iterator",
+        owner=TFEpochIterator,
+        attribute="__init__",
+        make=_cut,
+        reason="batches that do not divide give replicas shares of unknown size, or none",
+        upstream="https://github.com/keras-team/keras/issues/19246",
+    ),
+)

@@ -1,0 +1,60 @@
+"""TensorFlow's mirrored and multi-worker strategies with collectives launched inside each replica.
+
+Stock strategies trace each replica in a thread and meet in `merge_call` to reduce and to update. `merge_call`
+cannot stand inside a condition, which is why gradient accumulation, loss scaling and averaged weights crash there.
+TensorFlow has a second mode, without `merge_call`, where each replica launches its own collectives and updates its
+own copy; stock uses it under XLA on GPUs only. Here it is the rule for every traced function.
+
+No public override reaches these: the methods are `StrategyExtended`'s private protocol.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
+
+# Two strategies in one process must not share collective keys: TensorFlow starts each at the same number, and the
+# second strategy then fails with an InternalError from CollectiveReduceV2.
+_key_bases = itertools.count(start=0, step=10_000)
+
+
+class ReplicaLocalUpdates:
+    """Mixin for `MirroredExtended`: no `merge_call` in traced functions, no broadcast for equal writes."""
+
+    def _use_merge_call(self) -> bool:
+        # Eager replica functions run one after the other, so a collective in the first would wait for ever.
+        return tf.executing_eagerly()
+
+    def _create_variable(self, next_creator: Any, **kwargs: Any) -> Any:
+        # "Only the first replica" is a broadcast through merge_call. Keras uses it for counters and learning rates
+        # that every replica computes alike, so that writing locally is the same and costs nothing.
+        if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA:
+            kwargs["aggregation"] = tf.VariableAggregation.NONE
+        return super()._create_variable(next_creator, **kwargs)  # type: ignore[misc]
+
+
+class MirroredExtended(ReplicaLocalUpdates, mirrored_strategy.MirroredExtended):
+    """One process, several devices."""
+
+
+class MultiWorkerExtended(ReplicaLocalUpdates, collective_all_reduce_strategy.CollectiveAllReduceExtended):
+    """Several processes with the same number of devices each."""
+
+    def __init__(self, strategy: Any, resolver: Any, options: Any, devices_per_worker: int | None) -> None:
+        self._devices_per_worker = devices_per_worker
+        super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
+
+    def _initialize_local_devices(self, cluster_resolver: Any, worker_device: str) -> tuple[tuple[str, ...], str]:
+        # Stock takes one CPU device whatever the number of logical devices.
+        gpus = len(tf.config.list_logical_devices("GPU"))
+        kind = "GPU" if gpus else "CPU"
+        count = self._devices_per_worker or gpus or 1
+        return tuple(f"{worker_device}/device:{kind}:{i}" for i in range(count)), kind
+
+
+def next_collective_key_base() -> int:
+    """Returns a collective key base that no other strategy of this process has."""
+    return next(_key_bases)

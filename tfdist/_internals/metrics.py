@@ -1,0 +1,37 @@
+"""A scalar given to `keras.metrics.Mean` inside a replica counts by the replica's share of the global batch.
+
+On one device `Mean.update_state(loss)` adds one value a step. Each replica adding one makes the epoch's value a mean
+of means, with an empty replica counted in full.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+from keras.src.metrics import reduction_metrics
+
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica_step import current_step
+
+
+def _weighted(stock: Any) -> Any:
+    def update_state(self: Any, values: Any, sample_weight: Any = None) -> Any:
+        step = current_step()
+        if step is not None and sample_weight is None and len(ops.shape(values)) == 0:
+            sample_weight = step.weight
+        return stock(self, values, sample_weight)
+
+    return update_state
+
+
+PATCHES = (
+    Patch(
+        name="metrics",
+        owner=reduction_metrics.Mean,
+        attribute="update_state",
+        make=_weighted,
+        reason="a scalar counts as one row on each replica, whatever the replica's share of the batch",
+        upstream="https://github.com/keras-team/keras/issues/21054",
+    ),
+)

@@ -1,0 +1,153 @@
+"""Cuts global batches into one piece for each replica and says how many rows of each piece count.
+
+Stock tf.distribute rebatches and leaves a replica with nothing, or with a share that nobody knows the size of, when a
+batch does not divide. Here every replica gets a piece of nearly equal size together with its row count and the global
+one; a replica that would have none gets one row that does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from keras import tree
+from tensorflow.python.distribute import input_lib
+
+from tfdist.errors import DataError
+
+
+class ReplicaBatch(NamedTuple):
+    """One replica's piece of a global batch: `data` as the user gave it, and scalar int64 row counts."""
+
+    data: Any
+    num_valid: Any
+    num_global: Any
+
+
+def _row_counts(data: Any) -> tuple[Any, int | None]:
+    """Returns the number of rows as a scalar int64 tensor, and statically if known."""
+    for leaf in tree.flatten(data):
+        if isinstance(leaf, tf.SparseTensor):
+            return leaf.dense_shape[0], leaf.shape[0]
+        if isinstance(leaf, tf.RaggedTensor):
+            return leaf.nrows(out_type=tf.int64), leaf.shape[0]
+        if tf.is_tensor(leaf) and leaf.shape.rank != 0:
+            return tf.shape(leaf, out_type=tf.int64)[0], leaf.shape[0] if leaf.shape.rank else None
+    raise DataError(
+        f"no part of the batch has a first dimension to divide over the replicas: {tree.map_structure(type, data)}. "
+        "Batch the dataset, for example with dataset.batch(global_batch_size)."
+    )
+
+
+def _cut(leaf: Any, start: Any, size: Any, padded_size: int | None) -> Any:
+    if isinstance(leaf, tf.SparseTensor):
+        rest = leaf.dense_shape[1:]
+        piece = tf.sparse.slice(leaf, tf.concat([[start], tf.zeros_like(rest)], 0), tf.concat([[size], rest], 0))
+        return tf.SparseTensor(piece.indices, piece.values, tf.concat([[size], rest], 0))
+    if isinstance(leaf, tf.RaggedTensor):
+        return leaf[start : start + size]
+    if not tf.is_tensor(leaf) or leaf.shape.rank == 0:
+        return leaf
+    if padded_size is None:
+        piece = leaf[start : start + size]
+        return tf.ensure_shape(piece, [None, *leaf.shape[1:]]) if leaf.shape.rank else piece
+    # Padding repeats the last row, so that it is as harmless to the model as any real row.
+    rows = tf.minimum(start + tf.range(padded_size, dtype=tf.int64), start + size - 1)
+    return tf.ensure_shape(tf.gather(leaf, rows), [padded_size, *leaf.shape[1:]])
+
+
+def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | None = None) -> ReplicaBatch:
+    """Returns the piece of a global batch that is for `replica` of `num_replicas`.
+
+    Args:
+        data: Nested dense, ragged and sparse tensors with one first dimension, the rows; scalars go to all replicas.
+        replica: Int or scalar int64 tensor.
+        num_replicas: How many pieces there are.
+        padded_size: Rows of each piece after padding, for static shapes; None leaves the sizes as they fall.
+    """
+    num_rows, _ = _row_counts(data)
+    replica = tf.cast(replica, tf.int64)
+    begin, end = replica * num_rows // num_replicas, (replica + 1) * num_rows // num_replicas
+    start = tf.minimum(begin, num_rows - 1)
+    size = tf.maximum(end - begin, 1)
+    piece = tree.map_structure(lambda leaf: _cut(leaf, start, size, padded_size), data, none_is_leaf=False)
+    return ReplicaBatch(piece, end - begin, num_rows)
+
+
+def _padded_size(spec: Any, num_replicas: int) -> int:
+    for leaf in tree.flatten(spec):
+        if isinstance(leaf, tf.TensorSpec) and leaf.shape.rank and leaf.shape[0] is not None:
+            return -(-leaf.shape[0] // num_replicas)
+    raise DataError(
+        f"this strategy needs batches of one static size, and the dataset does not say it: {spec}. "
+        "Batch with a fixed size and pad the last one: dataset = tfdist.data.pad_batches(dataset, batch_size)."
+    )
+
+
+class DistributedBatches:
+    """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> None:
+        extended = strategy.extended
+        num_replicas = strategy.num_replicas_in_sync
+        num_local = len(extended.worker_devices)
+        first = strategy.process_index * num_local
+        padded = _padded_size(dataset.element_spec, num_replicas) if strategy.static_shapes else None
+        self.element_spec = dataset.element_spec
+
+        def pieces(*batch: Any) -> tf.data.Dataset:
+            data = batch[0] if len(batch) == 1 and not isinstance(dataset.element_spec, tuple) else batch
+            return tf.data.Dataset.range(first, first + num_local).map(
+                lambda replica: cut_batch(data, replica, num_replicas, padded)
+            )
+
+        # Every worker reads the same batches and keeps its own rows: sharding by files or elements would change
+        # which rows meet in a step.
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        stream = dataset.flat_map(pieces).prefetch(2 * num_local).with_options(options)
+        self._distributed = strategy.distribute_datasets_from_function(lambda _: stream)
+        # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
+        # at the price of a collective a step.
+        self._distributed._enable_get_next_as_optional = False
+
+        self._cardinality = int(dataset.cardinality())
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = iter(self._distributed)
+        # Known lengths let several steps run in one call without asking after each who has data left.
+        if self._cardinality == tf.data.INFINITE_CARDINALITY:
+            iterator._tfdist_remaining = 2**62
+        elif self._cardinality != tf.data.UNKNOWN_CARDINALITY:
+            iterator._tfdist_remaining = self._cardinality
+        return iterator
+
+
+def needs_replica_batches(strategy: Any) -> bool:
+    """Returns whether `strategy` is one of tfdist's that cuts batches itself."""
+    return hasattr(strategy, "distribute_batches") and (strategy.num_replicas_in_sync > 1 or strategy.static_shapes)
+
+
+def is_distributed(dataset: Any) -> bool:
+    """Returns whether the user distributed the dataset already."""
+    return isinstance(dataset, (input_lib.DistributedDataset, input_lib.DistributedDatasetsFromFunction))
+
+
+def distribute_one_batch(strategy: tf.distribute.Strategy, data: Any) -> Any:
+    """Returns a batch, given whole to every process, as one `ReplicaBatch` for each local replica."""
+    data = tree.map_structure(
+        lambda leaf: leaf if leaf is None or tf.is_tensor(leaf) or isinstance(leaf, tf.RaggedTensor)
+        else tf.convert_to_tensor(leaf),
+        data,
+        none_is_leaf=False,
+    )
+    first = strategy.process_index * len(strategy.extended.worker_devices)
+    padded = -(-int(_row_counts(data)[0]) // strategy.num_replicas_in_sync) if strategy.static_shapes else None
+
+    def piece(context: tf.distribute.experimental.ValueContext) -> ReplicaBatch:
+        # The context numbers the replicas of this process only.
+        replica = context.replica_id_in_sync_group % len(strategy.extended.worker_devices)
+        return cut_batch(data, first + replica, strategy.num_replicas_in_sync, padded)
+
+    return strategy.experimental_distribute_values_from_function(piece)

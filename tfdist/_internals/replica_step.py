@@ -1,0 +1,134 @@
+"""What a replica knows of the step it is in: its share of the global batch, and what it must share with the others.
+
+The contract behind every patch of this package: inside a replica, a loss (and any other value that is a mean on one
+device) is the mean over the replica's own rows, and the global value is the mean of the replicas' values weighted
+by their share of rows. So gradients are summed with weight `rows / global rows`, whoever computed the loss, and no
+loss needs to know how many replicas there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+_current = threading.local()
+
+
+class ReplicaStep:
+    """One replica's part of one step.
+
+    Attributes:
+        num_valid: Scalar int64, the rows of this replica that count; the rest of its batch is padding.
+        num_global: Scalar int64, the rows of the global batch.
+        weight: Scalar float32, `num_valid / num_global`.
+        static: Whether batches are padded to one static shape; then padding may be part of any batch, while else it
+            is one row in a replica that would have none.
+        written: Keras variables assigned in this step, in order.
+        gradients_weighted: The gradients come from a loss that has `weight` in it already.
+        gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
+    """
+
+    def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor, static: bool = False) -> None:
+        self.num_valid = num_valid
+        self.num_global = num_global
+        self.static = static
+        self.weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
+        self.written: list[Any] = []
+        self.gradients_weighted = False
+        self.gradients_reduced = False
+        self._passengers: list[tf.Tensor] | None = None
+        self._passengers_reduced: list[tf.Tensor] | None = None
+        self._passengers_graph: Any = None
+
+    @property
+    def replica_id(self) -> Any:
+        """This replica's number among all, an int or a scalar int32 tensor."""
+        return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+    def row_mask(self, rows: Any) -> tf.Tensor:
+        """Returns the float32 mask, shape `(rows,)`, with 1 for the rows that count."""
+        return tf.cast(tf.range(tf.cast(rows, tf.int64)) < self.num_valid, tf.float32)
+
+    def sum(self, values: Sequence[Any]) -> list[Any]:
+        """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
+        if not values:
+            return []
+        context = tf.distribute.get_replica_context()
+        by_dtype: dict[Any, list[int]] = {}
+        for index, value in enumerate(values):
+            key = index if isinstance(value, tf.IndexedSlices) else value.dtype
+            by_dtype.setdefault(key, []).append(index)
+        summed: list[Any] = [None] * len(values)
+        for indices in by_dtype.values():
+            pack = [values[index] for index in indices]
+            for index, value in zip(indices, context.all_reduce(tf.distribute.ReduceOp.SUM, pack), strict=True):
+                summed[index] = value
+        return summed
+
+    def add_passengers(self, values: Sequence[tf.Tensor]) -> None:
+        """Lets float32 tensors travel with the next sum of gradients, so that they cost no collective."""
+        self._passengers = list(values)
+        self._passengers_reduced = None
+        self._passengers_graph = tf.compat.v1.get_default_graph()
+
+    def sum_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        """Weights gradients by this replica's share of rows and sums them; None stays None."""
+        if self.gradients_reduced:
+            return list(gradients)
+        present = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        shares = [gradients[index] for index in present]
+        if not self.gradients_weighted:
+            shares = [_scaled(gradient, self.weight) for gradient in shares]
+        # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
+        aboard = self._passengers_graph is tf.compat.v1.get_default_graph()
+        passengers = self._passengers if aboard and self._passengers else []
+        summed = self.sum([*shares, *passengers])
+        if passengers:
+            self._passengers_reduced = summed[len(shares) :]
+        result: list[Any] = [None] * len(gradients)
+        for index, value in zip(present, summed, strict=False):
+            result[index] = value
+        return result
+
+    def take_passengers(self) -> list[tf.Tensor]:
+        """Returns the summed passengers; sums them in a collective of their own if no gradients took them along."""
+        passengers = self._passengers or []
+        reduced = self._passengers_reduced
+        self._passengers = self._passengers_reduced = None
+        return reduced if reduced is not None else self.sum(passengers)
+
+    @contextmanager
+    def reduced_gradients(self) -> Iterator[None]:
+        """While open, gradients given to an optimizer are taken as summed already."""
+        before, self.gradients_reduced = self.gradients_reduced, True
+        try:
+            yield
+        finally:
+            self.gradients_reduced = before
+
+
+def _scaled(gradient: Any, weight: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        values = gradient.values * tf.cast(weight, gradient.values.dtype)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(weight, gradient.dtype)
+
+
+def current_step() -> ReplicaStep | None:
+    """Returns the step that this replica is in, or None outside of one."""
+    return getattr(_current, "step", None)
+
+
+@contextmanager
+def replica_step(step: ReplicaStep) -> Iterator[ReplicaStep]:
+    """Makes `step` the current one of this thread."""
+    before = current_step()
+    _current.step = step
+    try:
+        yield step
+    finally:
+        _current.step = before

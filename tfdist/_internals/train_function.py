@@ -1,0 +1,151 @@
+"""The compiled train and test functions: several steps in one loop, logs that are global.
+
+Stock nests one tf.function in another's loop, which loses the collectives' instance keys (steps_per_execution > 1
+crashes), reduces logs as a mean of the replicas' means, and fails under several workers because it reduces scalars
+along an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+from tfdist._internals import synchronized_step
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica_batch import needs_replica_batches
+from tfdist._internals.replica_step import current_step
+from tfdist._internals.synchronized_step import STOP_KEY, synchronized
+
+
+class _Logs:
+    """Packs logs into one vector and back, because a loop's variables need one structure from the start."""
+
+    def __init__(self) -> None:
+        self.template: Any = None
+
+    def pack(self, logs: Any) -> tf.Tensor:
+        self.template = tree.map_structure(tf.TensorSpec.from_tensor, logs)
+        return tf.concat([tf.reshape(tf.cast(leaf, tf.float32), [-1]) for leaf in tree.flatten(logs)], 0)
+
+    def unpack(self, vector: tf.Tensor) -> Any:
+        specs = tree.flatten(self.template)
+        parts = tf.split(vector, [spec.shape.num_elements() for spec in specs])
+        leaves = [tf.cast(tf.reshape(part, spec.shape), spec.dtype) for part, spec in zip(parts, specs, strict=True)]
+        return tree.pack_sequence_as(self.template, leaves)
+
+
+def _make(stock: Any) -> Any:
+    def _make_function(self: Any, step_function: Any) -> Any:
+        strategy = self.distribute_strategy
+        if not needs_replica_batches(strategy):
+            return stock(self, step_function)
+        replica_function = synchronized(self, step_function)
+
+        def one_step(batch: Any, wants_stop: tf.Tensor) -> Any:
+            logs = strategy.run(replica_function, args=(batch, wants_stop))
+            return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+
+        def one_step_of(iterator: Any, wants_stop: tf.Tensor) -> Any:
+            return one_step(next(iterator), wants_stop)
+
+        def many_steps(iterator: Any, wants_stop: tf.Tensor, steps: tf.Tensor) -> Any:
+            logs = _Logs()
+            _, vector = tf.while_loop(
+                lambda step, _: step < steps,
+                lambda step, _: (step + 1, logs.pack(one_step(next(iterator), wants_stop))),
+                (0, tf.zeros([0])),
+                shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            )
+            return logs.unpack(vector)
+
+        if not self.run_eagerly:
+            one_step = tf.autograph.experimental.do_not_convert(one_step)
+            compiled_step = tf.function(one_step, reduce_retracing=True, autograph=False)
+            one_step_of = tf.function(one_step_of, reduce_retracing=True, autograph=False)
+            many_steps = tf.function(many_steps, reduce_retracing=True, autograph=False)
+        else:
+            compiled_step = one_step
+
+        def function(iterator: Any) -> Any:
+            wants_stop = tf.constant(float(getattr(self, "_tfdist_wants_stop", False)))
+            count = self.steps_per_execution
+            if not isinstance(iterator, tf.distribute.DistributedIterator):
+                for _, data in zip(range(count), iterator, strict=False):
+                    logs = compiled_step(strategy.distribute_batch(data), wants_stop)
+            elif count == 1:
+                logs = one_step_of(iterator, wants_stop)
+            else:
+                remaining = getattr(iterator, "_tfdist_remaining", None)
+                if remaining is None or self.run_eagerly:
+                    logs = _until_end(one_step_of, iterator, wants_stop, count)
+                else:
+                    if remaining == 0:
+                        raise StopIteration
+                    now = min(count, remaining)
+                    iterator._tfdist_remaining = remaining - now
+                    logs = many_steps(iterator, wants_stop, tf.constant(now))
+            self._tfdist_stop = logs.pop(STOP_KEY)
+            return logs
+
+        function.traced = one_step_of if not self.run_eagerly else None
+        return function
+
+    return _make_function
+
+
+def _until_end(one_step_of: Any, iterator: Iterator[Any], wants_stop: tf.Tensor, count: int) -> Any:
+    logs = None
+    for _ in range(count):
+        try:
+            logs = one_step_of(iterator, wants_stop)
+        except tf.errors.OutOfRangeError:
+            break
+    if logs is None:
+        raise StopIteration
+    return logs
+
+
+def _as_replica(name: str) -> Any:
+    def make(stock: Any) -> Any:
+        def step(self: Any, data: Any) -> Any:
+            replica = current_step()
+            if replica is None:
+                return stock(self, data)
+            return getattr(synchronized_step, name)(self, replica, data)
+
+        step.__name__ = name
+        return step
+
+    return make
+
+
+PATCHES = (
+    Patch(
+        name="train_function",
+        owner=TensorFlowTrainer,
+        attribute="_make_function",
+        make=_make,
+        reason="steps_per_execution crashes, logs are means of means, multi-worker logs raise a ValueError",
+        upstream="https://github.com/keras-team/keras/issues/19246, https://github.com/keras-team/keras/issues/20585",
+    ),
+    Patch(
+        name="train_function",
+        owner=TensorFlowTrainer,
+        attribute="train_step",
+        make=_as_replica("train_step"),
+        reason="metrics after the gradients need a collective of their own in every step",
+        upstream="no thread found",
+    ),
+    Patch(
+        name="train_function",
+        owner=TensorFlowTrainer,
+        attribute="test_step",
+        make=_as_replica("test_step"),
+        reason="the loss counts padding rows",
+        upstream="https://github.com/keras-team/keras/issues/19246",
+    ),
+)

@@ -1,0 +1,64 @@
+"""What every tfdist strategy of several replicas adds to TensorFlow's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._internals import keras_state
+from tfdist._internals.replica_batch import DistributedBatches, ReplicaBatch, distribute_one_batch
+from tfdist._internals.replica_step import ReplicaStep, replica_step
+from tfdist.runtime import process
+
+
+class DataParallel:
+    """Mixin for strategies whose replicas each hold the whole model and a share of every batch.
+
+    Attributes:
+        static_shapes: Whether batches are padded to one static shape, as XLA wants it.
+    """
+
+    static_shapes = False
+
+    @property
+    def process_index(self) -> int:
+        """The index of this process, 0 for the chief."""
+        return process.process_index()
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together."""
+        return process.num_processes()
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and shows the progress bar."""
+        return process.is_chief()
+
+    def distribute_batches(self, dataset: tf.data.Dataset) -> DistributedBatches:
+        """Returns `dataset` cut into one piece with its row count for each replica; what `fit` iterates."""
+        return DistributedBatches(self, dataset)
+
+    def distribute_batch(self, data: Any) -> Any:
+        """Returns one global batch cut likewise; what `train_on_batch` runs on."""
+        return distribute_one_batch(self, data)
+
+    def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
+        """Runs `fn` on every replica, as `tf.distribute.Strategy.run`.
+
+        Given a batch of `distribute_batches`, `fn` gets the replica's data alone, and what is patched in Keras
+        knows which share of the global batch it is.
+        """
+        state = keras_state.capture()
+        static = self.static_shapes
+
+        def replica_fn(*args: Any, **kwargs: Any) -> Any:
+            with keras_state.restored(state):
+                if args and isinstance(args[0], ReplicaBatch):
+                    batch = args[0]
+                    with replica_step(ReplicaStep(batch.num_valid, batch.num_global, static)):
+                        return fn(batch.data, *args[1:], **kwargs)
+                return fn(*args, **kwargs)
+
+        return super().run(replica_fn, args=args, kwargs=kwargs, options=options)  # type: ignore[misc]

@@ -1,0 +1,29 @@
+"""`mirrored`: one process, several devices, a replica on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfdist._internals.extended import MirroredExtended, next_collective_key_base
+from tfdist.runtime.devices import local_devices
+from tfdist.strategies.base import DataParallel
+
+
+class Mirrored(DataParallel, tf.distribute.MirroredStrategy):
+    """`tf.distribute.MirroredStrategy` that gives the one-device result under Keras 3 `fit`.
+
+    Args:
+        devices: A count, a list of names such as `"GPU:0"`, or None for all GPUs of the host. Where the host has no
+            GPU a count makes logical CPU devices.
+
+    Raises:
+        ConfigError: Devices that this host does not have.
+        ClusterError: Logical CPU devices are needed and TensorFlow already runs.
+    """
+
+    def __init__(self, devices: int | Sequence[str] | None = None) -> None:
+        names = local_devices(devices)
+        self._collective_key_base = next_collective_key_base()
+        tf.distribute.Strategy.__init__(self, MirroredExtended(self, devices=names))
