@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tfdist.testing.layouts import Layout
 
 if TYPE_CHECKING:
@@ -65,6 +67,13 @@ class Context:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Processes {missing} did not come to {name!r} within {limit_s} s.")
             time.sleep(0.01)
+
+    def gather(self, name: str, value: np.ndarray) -> list[np.ndarray]:
+        """Returns the `value` that each process gave, in the order of their indices."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(self.folder / f"{name}.{self.process_index}.npy", value)
+        self.meet(name)
+        return [np.load(self.folder / f"{name}.{index}.npy") for index in range(self.num_processes)]
 
     def on_chief(self, name: str, action: Callable[[], object]) -> None:
         """Runs `action` in process 0 while the others wait for it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tfdist.testing.numerics import RELATIVE_TOLERANCE
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -31,6 +33,11 @@ class Layout:
     def num_replicas(self) -> int:
         """Replicas over all processes."""
         return self.num_processes * self.devices
+
+    @property
+    def tolerance(self) -> float:
+        """Relative tolerance; a strategy of one device must not change a bit."""
+        return 0.0 if self.strategy == "one_device" else RELATIVE_TOLERANCE
 
     def create_strategy(self) -> tf.distribute.Strategy | None:
         """Creates the strategy in this process; for several processes `TF_CONFIG` is already set.

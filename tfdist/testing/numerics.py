@@ -7,7 +7,7 @@ device. Two layouts are never held against each other: each is held against the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +22,9 @@ FLOORS = {"weights": 1.0, "slots": 1.0, "predict": 1.0, "history": 0.1, "metrics
 # Integers, strings, orders and counts: equal or not.
 EXACT = frozenset({"exact", "ids"})
 
-# Invariants of the run itself that need no reference: `true/...` is all True, `zero/...` is exactly 0.
-OWN = frozenset({"true", "zero"})
+# Invariants of the run itself that need no reference: `true/...` is all True, `zero/...` is exactly 0,
+# `agree/...` is the same in all processes, as everything else is, and that is all.
+OWN = frozenset({"true", "zero", "agree"})
 
 KINDS = frozenset(FLOORS) | EXACT | OWN
 
@@ -78,7 +79,7 @@ def relative_difference(value: np.ndarray, reference: np.ndarray, floor: float) 
     return float(np.max(np.where(np.isfinite(scaled), scaled, np.inf)))
 
 
-def merge_processes(parts: list[Arrays]) -> tuple[dict[str, np.ndarray], list[str]]:
+def merge_processes(parts: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Puts the results of all processes of a layout together.
 
     Args:
@@ -100,30 +101,31 @@ def merge_processes(parts: list[Arrays]) -> tuple[dict[str, np.ndarray], list[st
     return merged, failures
 
 
-def compare(results: Arrays, reference: Arrays) -> Comparison:
-    """Holds the merged results of a layout against those of the reference."""
+def compare(results: Arrays, reference: Arrays, tolerance: float = RELATIVE_TOLERANCE) -> Comparison:
+    """Holds the merged results of a layout against those of the reference, to a relative `tolerance`."""
     comparison = Comparison()
     for name in sorted(set(results) ^ set(reference)):
         comparison.failures.append(f"{name} is missing from one side")
     for name in sorted(set(results) & set(reference)):
-        kind, value, expected = kind_of(name), results[name], reference[name]
-        if kind == "true":
-            if not np.all(value):
-                comparison.failures.append(f"{name} is false")
-        elif kind == "zero":
-            difference = relative_difference(value, np.zeros_like(value), 1.0)
-            comparison.difference = max(comparison.difference, difference)
-            if difference:
-                comparison.failures.append(f"{name} is {difference:.3g}, not 0")
-        elif kind in EXACT:
-            if not _identical(value, expected):
-                comparison.failures.append(f"{name} is {_short(value)}, not {_short(expected)}")
-        else:
-            difference = relative_difference(value, expected, FLOORS[kind])
-            comparison.difference = max(comparison.difference, difference)
-            if not difference <= RELATIVE_TOLERANCE:
-                comparison.failures.append(f"{name} differs by {difference:.3g}")
+        failure, difference = _compare_one(kind_of(name), results[name], reference[name], tolerance)
+        comparison.difference = max(comparison.difference, difference)
+        if failure:
+            comparison.failures.append(f"{name} {failure}")
     return comparison
+
+
+def _compare_one(kind: str, value: np.ndarray, expected: np.ndarray, tolerance: float) -> tuple[str, float]:
+    """Returns what is wrong, or an empty string, and the difference where one is measured."""
+    if kind == "agree":
+        return "", 0.0
+    if kind == "true":
+        return "" if np.all(value) else "is false", 0.0
+    if kind in EXACT:
+        return "" if _identical(value, expected) else f"is {_short(value)}, not {_short(expected)}", 0.0
+    if kind == "zero":
+        expected, tolerance = np.zeros_like(value), 0.0
+    difference = relative_difference(value, expected, FLOORS.get(kind, 1.0))
+    return "" if difference <= tolerance else f"differs by {difference:.3g}", difference
 
 
 def _identical(value: np.ndarray, other: np.ndarray) -> bool:

@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     console.print(to_table(cells, cases, arguments.layouts))
     failing = {key: cell for key, cell in cells.items() if not cell.passed and not LAYOUTS[key[1]].stock}
-    for (case, layout), cell in failing.items():
-        console.print(f"{layout} {case}: {cell.outcome}: {cell.message[:400]}", markup=False)
+    for (name, layout), cell in failing.items():
+        console.print(f"{layout} {name}: {cell.outcome}: {cell.message[:400]}", markup=False)
     if arguments.write:
         arguments.write.write_text(to_markdown(cells, cases))
     return 1 if failing else 0

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tfdist.testing import numerics, results
 from tfdist.testing.layouts import LAYOUTS, REFERENCE, Layout
 from tfdist.testing.processes import ProcessGroup, worker_environments
@@ -118,7 +120,7 @@ def read_cell(folder: Path, layout: Layout, case: Case) -> Cell | None:
     if reference is None:
         why = reference_status.message if reference_status else "not run"
         return Cell("error", message=f"no reference: {why}", seconds=status.seconds)
-    comparison = numerics.compare(merged, reference)
+    comparison = numerics.compare(merged, reference, layout.tolerance)
     failures += comparison.failures
     return Cell(
         "FAIL" if failures else "ok", comparison.difference, "; ".join(failures), seconds=status.seconds
@@ -127,11 +129,12 @@ def read_cell(folder: Path, layout: Layout, case: Case) -> Cell | None:
 
 def _read_merged(
     folder: Path, layout: Layout, case: Case
-) -> tuple[dict | None, list[str], results.Status | None]:
+) -> tuple[dict[str, np.ndarray] | None, list[str], results.Status | None]:
     statuses = [results.read_status(folder, case.name, index) for index in range(layout.num_processes)]
-    if None in statuses:
+    known = [status for status in statuses if status is not None]
+    if len(known) < len(statuses):
         return None, [], None
-    worst = max(statuses, key=lambda status: (_SEVERITY.index(status.outcome), status.seconds))
+    worst = max(known, key=lambda status: (_SEVERITY.index(status.outcome), status.seconds))
     if worst.outcome != "ok":
         return None, [], worst
     parts = [results.read_arrays(folder, case.name, index) for index in range(layout.num_processes)]
@@ -157,7 +160,7 @@ def run_layouts(
     """
     wanted = [REFERENCE.name, *(name for name in names if name != REFERENCE.name)]
     cases = None if cases is None else list(cases)
-    cells = {}
+    cells: dict[tuple[str, str], Cell] = {}
     for name in wanted:
         layout, begun = LAYOUTS[name], time.monotonic()
         run_layout(layout, folder, names=cases, report=report)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
+import numpy as np
 
 from tfdist.testing import tiny
+from tfdist.testing.cases.steps import OPTIMIZERS, embedded
 from tfdist.testing.context import Context
-from tfdist.testing.registry import WIDE, case
+from tfdist.testing.registry import NARROW, WIDE, case
 
 
 @case("O2", layouts=WIDE, stock_workers=True, quick=True)
@@ -36,8 +37,17 @@ def odd_batch(context: Context) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp), 30, batch_size=7)
 
 
-@case("O2")
-def uneven_adam(context: Context) -> dict[str, Any]:
-    """Adam over a tail of one row in each of three epochs."""
-    model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.Adam(0.05), metrics=["accuracy"])
+@case("O2", each=["momentum", "adam", "adafactor", "muon"], layouts=NARROW)
+def uneven_optimizer(context: Context, name: str) -> dict[str, Any]:
+    """Optimizers over a tail of one row in each of three epochs."""
+    model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name], metrics=["accuracy"])
     return tiny.fitted(context, model, 25, epochs=3)
+
+
+@case("O2", layouts=NARROW)
+def uneven_embedding(context: Context) -> dict[str, Any]:
+    """Embedding with repeated ids, momentum, a tail of one row."""
+    model = tiny.compiled(context, embedded, OPTIMIZERS["momentum"])
+    ids = np.random.default_rng(0).integers(0, 11, (25, 5)).astype("int32")
+    history = model.fit(ids, tiny.rows(25)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
+    return tiny.outcome(context, model, history)
