@@ -35,8 +35,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise ConfigError("backup_dir is empty. Give the path of a folder for the backup alone.")
         if save_freq != "epoch":
             raise UnsupportedError(
-                f"save_freq={save_freq!r} would back up in the middle of an epoch and show batches twice "
-                'after a restart; allowed: "epoch". Shorten the epochs with steps_per_epoch to save more often.'
+                f"save_freq={save_freq!r} would back up in mid-epoch and show batches twice after a "
+                'restart; allowed: "epoch". To save more often, shorten the epochs with steps_per_epoch.'
             )
         self.backup_dir = Path(backup_dir)
         self.delete_checkpoint = delete_checkpoint

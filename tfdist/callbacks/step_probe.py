@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdist._internals.replica_batch import ReplicaBatch
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -62,9 +64,13 @@ class StepProbe:
         with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
             self._input_s.assign_add(tf.timestamp() - begin)
         for part in parts:
-            x = part[0] if isinstance(part, tuple) else part
-            self._examples.assign_add(_num_examples(x))
-            self._tokens.assign_add(_num_tokens(x))
+            data, num_examples = part, None
+            if isinstance(part, ReplicaBatch):  # the rows after `num_valid` are padding
+                data, num_examples = part.data, part.num_valid
+            x = data[0] if isinstance(data, tuple) else data
+            num_examples = _num_rows(x) if num_examples is None else num_examples
+            self._examples.assign_add(num_examples)
+            self._tokens.assign_add(_num_tokens(x, num_examples))
         return batch
 
     def read(self) -> Counts:
@@ -86,17 +92,15 @@ def _local_parts(batch: Any) -> list[Any]:
     ]
 
 
-def _num_examples(x: Any) -> tf.Tensor:
+def _num_rows(x: Any) -> tf.Tensor:
     first = next(leaf for leaf in tf.nest.flatten(x) if leaf is not None)
     size = first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
     return tf.cast(size, tf.int64)
 
 
-def _num_tokens(x: Any) -> tf.Tensor:
+def _num_tokens(x: Any, num_examples: tf.Tensor) -> tf.Tensor:
     """Tokens that are no padding in the dictionary inputs of a text model; 0 for other inputs."""
-    if isinstance(x, Mapping):
-        if "padding_mask" in x:
-            return tf.math.count_nonzero(x["padding_mask"], dtype=tf.int64)
-        if "token_ids" in x:
-            return tf.math.count_nonzero(x["token_ids"], dtype=tf.int64)
+    for name in ("padding_mask", "token_ids"):
+        if isinstance(x, Mapping) and name in x:
+            return tf.math.count_nonzero(x[name][:num_examples], dtype=tf.int64)
     return tf.constant(0, tf.int64)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfdist._internals.coordination import all_gather_json
 from tfdist.callbacks.cluster_interval import summarize
+from tfdist.callbacks.gradient_norm import GradientNorm
 from tfdist.callbacks.learning_rate import current_learning_rate
 from tfdist.callbacks.memory import memory_gib
 from tfdist.callbacks.run_description import describe_config, describe_strategy
@@ -70,7 +71,7 @@ class TensorBoard(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         if getattr(model, "optimizer", None) is not None:
-            model.optimizer.record_global_gradient_norm = True
+            self._gradient_norm = GradientNorm.of(model.optimizer)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = True
@@ -167,11 +168,10 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _optimizer_scalars(self) -> dict[str, float]:
         optimizer = self.model.optimizer
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
         scalars = {"optimizer/learning_rate": current_learning_rate(optimizer)}
         values = {
             "optimizer/loss_scale": getattr(optimizer, "dynamic_scale", None),
-            "optimizer/gradient_norm": getattr(inner, "last_global_gradient_norm", None),
+            "optimizer/gradient_norm": self._gradient_norm.read(),
         }
         for tag, value in values.items():
             if value is not None:

@@ -1,0 +1,42 @@
+"""The norm of the gradient that the optimizer applies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class GradientNorm:
+    """Keeps the global norm of the last gradient, before clipping and after the sum over all replicas.
+
+    A callback attaches one to the optimizer with `GradientNorm.of(optimizer)`; an update that finds
+    `optimizer.gradient_norm` calls `record`. Without one the update is as before.
+    """
+
+    def __init__(self) -> None:
+        with tf.init_scope():  # placed as the model's own variables, so that XLA can compile the assignment
+            self._norm = tf.Variable(math.nan, dtype=tf.float32, trainable=False)
+
+    @classmethod
+    def of(cls, optimizer: Any) -> GradientNorm:
+        """Returns the probe of the optimizer, or of the one in a `LossScaleOptimizer`; made if needed."""
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if getattr(optimizer, "gradient_norm", None) is None:
+            optimizer.gradient_norm = cls()
+        return optimizer.gradient_norm
+
+    def record(self, gradients: Sequence[Any]) -> None:
+        """For the optimizer, in a replica or outside: the summed gradients, `None` where there is none."""
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.replica_id_in_sync_group == 0:  # the same on all
+            present = [gradient for gradient in gradients if gradient is not None]
+            self._norm.assign(tf.cast(tf.linalg.global_norm(present), tf.float32))
+
+    def read(self) -> float | None:
+        """Returns the last norm; `None` where none was recorded. Waits for the step that is running."""
+        norm = float(keras.ops.convert_to_numpy(self._norm))
+        return None if math.isnan(norm) else norm
