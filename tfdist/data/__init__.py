@@ -22,7 +22,7 @@ _PUBLIC = {
     "tfrecord_dataset": "sharding",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -63,7 +63,18 @@ def make_dataset(
         DataError: If there is no example, lengths differ within an example, one is longer than `max_length`,
             or an argument is out of range.
     """
-    _check_arguments(global_batch_size, max_length, bucket_step, padding, shard)
+    for name, value, least in [
+        ("global_batch_size", global_batch_size, 1),
+        ("max_length", max_length, 1),
+        ("bucket_step", bucket_step, 1),
+        ("seed", seed, 0),
+        ("first_epoch", first_epoch, 0),
+    ]:
+        if value < least:
+            raise DataError(f"{name} is {value}; it must be at least {least}.")
+    if padding not in ("bucket", "fixed"):
+        raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
+    check_shard(shard)
     store = _flatten(features, labels, max_length, pad_values, label_pad)
     plan = BatchPlan(
         lengths=np.diff(store.row_splits.numpy()),
@@ -155,9 +166,13 @@ def _flatten(
         )
     columns = {name: [example[name] for example in features] for name in names}
     pads = [pad_values[name] for name in names]
-    per_token = labels is not None and np.ndim(labels[0]) == 1
-    if per_token:
+    example_labels = None
+    if labels is not None and np.ndim(labels[0]) == 1:
         columns["labels"], pads = list(labels), [*pads, label_pad]
+    elif labels is not None:
+        example_labels = np.asarray(labels)
+        if example_labels.dtype.kind in "iu":
+            example_labels = example_labels.astype(np.int32)
     lengths = np.array([[len(row) for row in rows] for rows in columns.values()])
     bad = np.flatnonzero((lengths != lengths[0]).any(axis=0) | (lengths[0] > max_length) | (lengths[0] == 0))
     if bad.size:
@@ -167,11 +182,6 @@ def _flatten(
             f"max_length ({max_length}). Truncate the examples, or raise max_length."
         )
     values = np.stack([np.concatenate(rows) for rows in columns.values()], axis=1).astype(np.int32)
-    example_labels = None
-    if labels is not None and not per_token:
-        example_labels = np.asarray(labels)
-        if example_labels.dtype.kind in "iu":
-            example_labels = example_labels.astype(np.int32)
     # On the host, where the batches are made, even when called in the scope of a strategy for GPUs.
     with tf.device("CPU:0"):
         return _Store(
@@ -181,18 +191,3 @@ def _flatten(
             pads=tf.constant(pads, tf.int32),
             labels=None if example_labels is None else tf.constant(example_labels),
         )
-
-
-def _check_arguments(
-    global_batch_size: int, max_length: int, bucket_step: int, padding: str, shard: tuple[int, int]
-) -> None:
-    for name, value in {
-        "global_batch_size": global_batch_size,
-        "max_length": max_length,
-        "bucket_step": bucket_step,
-    }.items():
-        if value < 1:
-            raise DataError(f"{name} is {value}; it must be at least 1.")
-    if padding not in ("bucket", "fixed"):
-        raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
-    check_shard(shard)

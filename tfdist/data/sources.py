@@ -166,7 +166,7 @@ def _read_file(path: Path, config: DataConfig, task: str) -> Iterator[Located]:
             return read_json_lines(path, task, inputs, targets)
         case "tfrecord":
             # Only here, so that reading text files loads no TensorFlow.
-            from tfdist.data.readers.tfrecord import read_tfrecord  # noqa: PLC0415
+            from tfdist.data.readers.tfrecord import read_tfrecord
 
             return read_tfrecord(path, task, inputs, targets)
         case "":
@@ -179,7 +179,7 @@ def _read_file(path: Path, config: DataConfig, task: str) -> Iterator[Located]:
 
 
 def _read_tfds(config: DataConfig, task: str) -> dict[str, list[Located]]:
-    from tfdist.data.readers.tfds import open_builder, read_tfds  # noqa: PLC0415
+    from tfdist.data.readers.tfds import open_builder, read_tfds
 
     builder = open_builder(config.path)
     columns = _columns(config, task)

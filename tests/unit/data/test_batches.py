@@ -23,7 +23,11 @@ LABELS = np.arange(NUM) % 5
 
 def make(**options: Any) -> tf.data.Dataset:
     defaults = dict(
-        labels=LABELS, global_batch_size=BATCH, max_length=MAX, pad_values={"ids": 0, "mask": 0}, bucket_step=STEP
+        labels=LABELS,
+        global_batch_size=BATCH,
+        max_length=MAX,
+        pad_values={"ids": 0, "mask": 0},
+        bucket_step=STEP,
     )
     return make_dataset(FEATURES, **(defaults | options))
 
@@ -74,7 +78,9 @@ def test_order_follows_seed_and_epoch() -> None:
 def test_batches_hold_like_lengths() -> None:
     plan = BatchPlan(lengths=LENGTHS, global_batch_size=BATCH, max_length=MAX, bucket_step=STEP, seed=0)
     order, bounds, lengths = plan.epoch(0)
-    in_order = BatchPlan(lengths=LENGTHS, global_batch_size=BATCH, max_length=MAX, bucket_step=STEP).epoch(0)[2]
+    in_order = BatchPlan(lengths=LENGTHS, global_batch_size=BATCH, max_length=MAX, bucket_step=STEP).epoch(0)[
+        2
+    ]
     assert lengths.sum() < 0.75 * in_order.sum()
     spread = [np.ptp(LENGTHS[order[start:stop]]) for start, stop in bounds]
     assert max(spread) <= 2 * STEP
@@ -146,6 +152,7 @@ ODD = [{"ids": np.ones(3, np.int32), "mask": np.ones(2, np.int32)}]
         (FEATURES, {"pad_values": {"ids": 0}}, r"features are \['ids', 'mask'\]"),
         (FEATURES, {"global_batch_size": 0}, "global_batch_size is 0"),
         (FEATURES, {"bucket_step": 0}, "bucket_step is 0"),
+        (FEATURES, {"seed": -1}, "seed is -1; it must be at least 0"),
         (FEATURES, {"padding": "buckets"}, "'buckets'; it must be 'bucket' or 'fixed'"),
         (FEATURES, {"shard": (2, 2)}, r"shard is \(2, 2\)"),
     ],
@@ -174,8 +181,10 @@ for dataset in datasets:
     distributed = strategy.experimental_distribute_dataset(dataset)
     seen = []
     for x, *_ in distributed:
-        seen.append([int(i) - 1 for rows in strategy.experimental_local_results(x["ids"]) for i in rows[:, 0]])
-    assert [rows[: len(batch)] for rows, batch in zip(seen, expected, strict=True)] == expected, (seen, expected)
+        ids = tf.concat([rows[:, 0] for rows in strategy.experimental_local_results(x["ids"])], axis=0)
+        seen.append((ids - 1).numpy().tolist())
+    seen = [rows[: len(batch)] for rows, batch in zip(seen, expected, strict=True)]
+    assert seen == expected, (seen, expected)
 """
 
 
@@ -184,6 +193,8 @@ def test_batches_survive_being_distributed() -> None:
     from pathlib import Path
 
     code = UNDER_A_STRATEGY.format(folder=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "sharding policy" not in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def write_splits(folder: Path, files: dict[str, str | bytes]) -> DataConfig:
     [
         ("train.tsv", 'text\tlabel\nGood film\tpos\n"A ""bad""\tone"\tneg\n'),
         ("train.csv", 'id,label,text\r\n1,pos,Good film\r\n\r\n2,neg,"A ""bad""\tone"\r\n'),
-        ("train.jsonl", '{"text": "Good film", "label": "pos"}\n\n{"text": "A \\"bad\\"\\tone", "label": "neg"}'),
+        (
+            "train.jsonl",
+            '{"text": "Good film", "label": "pos"}\n\n{"text": "A \\"bad\\"\\tone", "label": "neg"}',
+        ),
         ("train.tsv", '\ufefftext\tlabel\nGood film\tpos\n"A ""bad""\tone"\tneg'),
     ],
     ids=["tsv", "csv", "jsonl", "byte-order-mark"],
@@ -52,7 +56,9 @@ def test_text_formats(tmp_path: Path, name: str, content: str) -> None:
 )
 def test_token_formats(tmp_path: Path, name: str, content: str) -> None:
     splits = load_splits(write_splits(tmp_path, {name: content}), TOKENS)
-    assert splits == {"train": [TaggedExample(("Ann", "ran"), ("B-per", "O")), TaggedExample(("No",), ("O",))]}
+    assert splits == {
+        "train": [TaggedExample(("Ann", "ran"), ("B-per", "O")), TaggedExample(("No",), ("O",))]
+    }
 
 
 def test_json_strings_may_hold_unicode_line_ends(tmp_path: Path) -> None:
@@ -62,7 +68,9 @@ def test_json_strings_may_hold_unicode_line_ends(tmp_path: Path) -> None:
 
 def test_folder_of_splits_accepts_the_usual_names_and_other_files(tmp_path: Path) -> None:
     rows = "text\tlabel\na\tx\n"
-    config = write_splits(tmp_path, {"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows, "README.md": "hello"})
+    config = write_splits(
+        tmp_path, {"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows, "README.md": "hello"}
+    )
     assert list(load_splits(config, TEXT)) == ["train", "validation", "test"]
 
 
@@ -98,16 +106,32 @@ BAD = {
     "empty split": (TEXT, {"train.tsv": GOOD, "test.tsv": "text\tlabel\n"}, ["'test'", "no example"]),
     "no split": (TEXT, {"all.tsv": GOOD}, ["no split in this folder", "all.tsv"]),
     "no training split": (TEXT, {"test.tsv": GOOD}, ["no split 'train'", "['test']"]),
-    "split twice": (TEXT, {"train.tsv": GOOD, "dev.tsv": GOOD, "val.tsv": GOOD}, ["twice", "dev.tsv", "val.tsv"]),
-    "split in two formats": (TEXT, {"train.tsv": GOOD, "train.csv": GOOD}, ["twice", "train.csv", "train.tsv"]),
+    "split twice": (
+        TEXT,
+        {"train.tsv": GOOD, "dev.tsv": GOOD, "val.tsv": GOOD},
+        ["twice", "dev.tsv", "val.tsv"],
+    ),
+    "split in two formats": (
+        TEXT,
+        {"train.tsv": GOOD, "train.csv": GOOD},
+        ["twice", "train.csv", "train.tsv"],
+    ),
     "missing shard": (TEXT, {"train-00001-of-00002.tsv": GOOD}, ["shards of 'train' are missing"]),
-    "no header": (TEXT, {"train.tsv": "a film\tpos\n"}, ["train.tsv:1", "'text' is missing", "['a film', 'pos']"]),
+    "no header": (
+        TEXT,
+        {"train.tsv": "a film\tpos\n"},
+        ["train.tsv:1", "'text' is missing", "['a film', 'pos']"],
+    ),
     "misspelt column": (
         TEXT,
         {"train.tsv": "\ntexts\tlabel\na\tx\n"},
         ["train.tsv:2", "Did you mean 'texts'?", "--set data.text_column="],
     ),
-    "missing label column": (TEXT, {"train.csv": "text,y\na,x\n"}, ["train.csv:1", "--set data.label_column="]),
+    "missing label column": (
+        TEXT,
+        {"train.csv": "text,y\na,x\n"},
+        ["train.csv:1", "--set data.label_column="],
+    ),
     "column twice": (TEXT, {"train.csv": "text,text,label\na,b,x\n"}, ["train.csv:1", "more than once"]),
     "too many fields": (TEXT, {"train.csv": "text,label\na,x\nb, c,x\n"}, ["train.csv:3", "3 fields", "2"]),
     "line after a text of two lines": (
@@ -115,7 +139,11 @@ BAD = {
         {"train.csv": 'text,label\n"a\nb",x\nc\n'},
         ["train.csv:4", "1 fields"],
     ),
-    "open quote": (TEXT, {"train.tsv": 'text\tlabel\na\tx\n"b\tx\nc\tx\n'}, ["train.tsv:3", "must end with one"]),
+    "open quote": (
+        TEXT,
+        {"train.tsv": 'text\tlabel\na\tx\n"b\tx\nc\tx\n'},
+        ["train.tsv:3", "must end with one"],
+    ),
     "empty label": (TEXT, {"train.tsv": "text\tlabel\na\t \n"}, ["train.tsv:2", "'label' is empty"]),
     "label only in test": (
         TEXT,
@@ -123,12 +151,28 @@ BAD = {
         ["test.tsv:3", "label 'y'", "not in 'train'", "['x']"],
     ),
     "invalid UTF-8": (TEXT, {"train.tsv": b"text\tlabel\nna\xefve\tx\n"}, ["train.tsv:2", "byte 13", "0xef"]),
-    "malformed JSON": (TEXT, {"train.jsonl": '{"text": "a", "label": "x"}\n{"text": }'}, ["train.jsonl:2", "column 10"]),
+    "malformed JSON": (
+        TEXT,
+        {"train.jsonl": '{"text": "a", "label": "x"}\n{"text": }'},
+        ["train.jsonl:2", "column 10"],
+    ),
     "JSON list": (TEXT, {"train.jsonl": '["a", "x"]\n'}, ["train.jsonl:1", "list", "object"]),
     "JSON without key": (TEXT, {"train.jsonl": '{"text": "a"}\n'}, ["train.jsonl:1", "'label' is missing"]),
-    "JSON text is a number": (TEXT, {"train.jsonl": '{"text": 1, "label": "x"}\n'}, ["train.jsonl:1", "a string"]),
-    "JSON label is null": (TEXT, {"train.jsonl": '{"text": "a", "label": null}\n'}, ["train.jsonl:1", "None"]),
-    "JSON tokens are text": (TOKENS, {"train.jsonl": '{"tokens": "a", "tags": ["O"]}'}, ["train.jsonl:1", "list"]),
+    "JSON text is a number": (
+        TEXT,
+        {"train.jsonl": '{"text": 1, "label": "x"}\n'},
+        ["train.jsonl:1", "a string"],
+    ),
+    "JSON label is null": (
+        TEXT,
+        {"train.jsonl": '{"text": "a", "label": null}\n'},
+        ["train.jsonl:1", "None"],
+    ),
+    "JSON tokens are text": (
+        TOKENS,
+        {"train.jsonl": '{"tokens": "a", "tags": ["O"]}'},
+        ["train.jsonl:1", "list"],
+    ),
     "JSON tags too few": (TOKENS, {"train.jsonl": '{"tokens": ["a"], "tags": []}'}, ["1 tokens and 0 tags"]),
     "CoNLL line with three fields": (
         TOKENS,
@@ -197,11 +241,16 @@ def test_chatterbot_topics() -> None:
     assert "yes." not in texts
 
 
-def test_package_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="there is package:chatterbot-corpus"):
         load_splits(DataConfig(path="package:other"), TEXT)
     with pytest.raises(DataError, match="cannot train token-classification"):
         load_splits(DataConfig(path="package:chatterbot-corpus"), TOKENS)
+    empty = ModuleSpec("chatterbot_corpus", None, is_package=True)
+    empty.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: empty)
+    with pytest.raises(DataError, match=r"it has no data/english/\*.yml"):
+        load_splits(DataConfig(path="package:chatterbot-corpus"), TEXT)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install --no-deps chatterbot-corpus"):
         load_splits(DataConfig(path="package:chatterbot-corpus"), TEXT)

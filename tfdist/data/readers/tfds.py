@@ -18,7 +18,7 @@ def open_builder(path: str) -> Any:
         DataError: If TFDS is not installed, knows no such dataset, or cannot prepare it.
     """
     try:
-        import tensorflow_datasets as tfds  # noqa: PLC0415
+        import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(
             f"{path}: tensorflow-datasets is not installed. Install it: pip install 'tfdist[tfds]'"
@@ -48,7 +48,7 @@ def read_tfds(
     Raises:
         DataError: If the dataset lacks a feature.
     """
-    import tensorflow_datasets as tfds  # noqa: PLC0415
+    import tensorflow_datasets as tfds
 
     features = builder.info.features
     for name in (input_name, target_name):
