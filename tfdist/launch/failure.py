@@ -9,16 +9,14 @@ from dataclasses import dataclass
 
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
-# TensorFlow's C++ log: `2026-01-31 12:00:00.123456: E file.cc:1]` or `E0000 00:00:1700000000.1 12
-# file.cc:1]`.
+# TensorFlow's C++ log: `2026-01-31 12:00:00.123456: E file.cc:1]`,
+# or `E0000 00:00:1700000000.123456 12 file.cc:1]`.
 _CPP_LOG = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |[IWEF]\d{4} [\d:.]+ .*\.(?:cc|h):\d+\]")
-    r"(?:\d{4}-\d\d-\d\d [\d:.]+: )?[IWEF]\d* .*\.(?:cc|h):\d+\]|\d{4}-\d\d-\d\d [\d:.]+: [IWEF] "
-)
 # What a worker says when another one went away.
 _PEER_NOISE = re.compile(
-    r"UnavailableError|UNAVAILABLE|Collective ops is aborted|DeadlineExceeded|DEADLINE_EXCEEDED|AbortedError"
-    r"|CancelledError|[Cc]oordination ?[Ss]ervice|[Cc]oordination ?[Aa]gent|[Hh]eartbeat|Connection reset by peer"
-    r"|Socket closed|failed to connect to all addresses|WorkerError"
+    r"Unavailable|Collective ops is aborted|Deadline_?Exceeded|AbortedError|CancelledError|heartbeat"
+    r"|coordination ?(?:service|agent)|connection reset by peer|socket closed|failed to connect|WorkerError",
+    re.IGNORECASE,
 )
 _MAX_LINES = 60
 
@@ -56,7 +54,7 @@ class Failure:
 
     @property
     def own_error(self) -> str:
-        """Its last traceback and what follows, else its last lines; without TensorFlow's C++ log if possible."""
+        """Its last traceback and what follows, else its last lines; without C++ log lines if possible."""
         lines = [line for line in self.stderr if not _CPP_LOG.match(line)] or list(self.stderr)
         if self.returncode > 0:  # who is killed has no traceback of its own, at most an old one
             lines = lines[_start_of_last_traceback(lines) :]
@@ -80,7 +78,7 @@ def first_cause(failures: Sequence[Failure]) -> Failure:
 
 
 def _start_of_last_traceback(lines: Sequence[str]) -> int:
-    """Returns the first line of the last traceback with the exceptions it is chained to, else a short tail."""
+    """Returns where the last traceback begins, with those it is chained to; else a short tail."""
     starts = [number for number, line in enumerate(lines) if _TRACEBACK in line]
     if not starts:
         return max(0, len(lines) - 20)
