@@ -112,7 +112,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yields a path beside `target` to write a file or folder at; it takes the name `target` when all went well.
+    """Yields a path beside `target` to write a file or folder at; it becomes `target` when all went well.
 
     Whatever ends the block early (an error, Ctrl-C), nothing new lies under the name `target`.
     """

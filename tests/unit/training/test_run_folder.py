@@ -82,9 +82,9 @@ def test_replacing_a_folder(tmp_path):
     ],
 )
 def test_disk_errors_are_explained(tmp_path, error):
-    with pytest.raises(TfdistError, match="Cannot write under .*(No space|too large).*free some space"):
-        with disk_errors_explained(tmp_path):
-            raise error
+    message = "Cannot write under .*(No space|too large).*free some space"
+    with pytest.raises(TfdistError, match=message), disk_errors_explained(tmp_path):
+        raise error
 
 
 @pytest.mark.parametrize("error", [ValueError("other"), ModelError("mine"), OSError(errno.ENOENT, "x")])

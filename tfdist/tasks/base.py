@@ -1,0 +1,135 @@
+"""What a task is: how examples become numbers, what head and loss learn them, and how the result is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist.config.schema import DataConfig
+from tfdist.data.batches import make_dataset
+from tfdist.data.examples import Example
+from tfdist.models.tokenizer import BertTokenizer, WordTokenizer
+from tfdist.tasks.report import Report
+
+Tokenizer = BertTokenizer | WordTokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenized examples.
+
+    Attributes:
+        ids: For each example, its token ids, int32 (length,).
+        labels: int32 (examples,), or for each example int32 (length,) with -1 where nothing is to learn;
+            None where the examples have no labels.
+        positions: For token tasks, for each example the place of each word's first piece, int (words,), -1
+            for a word without any, such as one that was cut off.
+    """
+
+    ids: list[np.ndarray]
+    labels: np.ndarray | list[np.ndarray] | None
+    positions: list[np.ndarray] | None = None
+
+
+class Task(Protocol):
+    """One kind of problem. A new task is one file with such a class, and one entry in `tasks.registry`."""
+
+    name: ClassVar[str]
+    logits_rank: ClassVar[int]
+
+    def parse_line(self, line: str) -> Example:
+        """Returns the example that one line of text asks about."""
+        ...
+
+    def encode(
+        self, examples: Sequence[Example], names: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
+    ) -> Encoded:
+        """Tokenizes examples; with the label `names`, their labels too."""
+        ...
+
+    def add_head(self, backbone: keras.Model, num_labels: int, dropout: float) -> keras.Model:
+        """Returns a model that ends in float32 logits."""
+        ...
+
+    def report(
+        self, examples: Sequence[Example], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
+    ) -> Report:
+        """Scores predictions against the examples' own labels."""
+        ...
+
+    def describe(
+        self, examples: Sequence[Example], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Yields for each example what `tfdist predict` writes as one line of JSON."""
+        ...
+
+
+def create_loss() -> keras.losses.Loss:
+    """Cross-entropy from logits, the mean over all that has weight."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
+
+
+def create_metrics() -> list[keras.metrics.Metric]:
+    """Accuracy over all that has weight (give it to `compile` as `weighted_metrics`)."""
+    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+
+def create_dataset(
+    encoded: Encoded,
+    tokenizer: Tokenizer,
+    config: DataConfig,
+    batch_size: int,
+    model: keras.Model,
+    *,
+    with_labels: bool = True,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Returns batches for `fit` and `evaluate`, or, without labels, for `predict`.
+
+    `predict` puts the batches of token logits together, so they are all padded to the same length then.
+
+    Args:
+        encoded: The examples.
+        tokenizer: What encoded them.
+        config: Padding and lengths.
+        batch_size: Examples in one batch, over all replicas.
+        model: Whose inputs the batches have, among `token_ids`, `segment_ids` and `padding_mask`.
+        with_labels: Whether elements have labels.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Seed of the orders.
+    """
+    whole = not with_labels and encoded.positions is not None
+    longest = max(map(len, encoded.ids))
+    # A few different lengths only, since `predict` is compiled for each.
+    same = min(config.max_length, math.ceil(longest / config.bucket_step) * config.bucket_step)
+    inputs = {"token_ids": np.copy, "segment_ids": np.zeros_like, "padding_mask": np.ones_like}
+    input_names = [tensor.name for tensor in model.inputs]
+    pads = {"token_ids": tokenizer.pad_id, "segment_ids": 0, "padding_mask": 0}
+    dataset = make_dataset(
+        [{name: inputs[name](ids) for name in input_names} for ids in encoded.ids],
+        encoded.labels if with_labels else None,
+        global_batch_size=batch_size,
+        max_length=same if whole else config.max_length,
+        pad_values={name: pads[name] for name in input_names},
+        shuffle=shuffle,
+        seed=seed,
+        padding="fixed" if whole else config.padding,
+        bucket_step=config.bucket_step,
+    )
+    if with_labels and encoded.positions is not None:
+        # The pads of the labels have weight 0, but the cross-entropy of a negative class is NaN.
+        dataset = dataset.map(lambda x, y, weight: (x, tf.maximum(y, 0), weight))
+    return dataset
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -1,0 +1,240 @@
+"""One training run, from its configuration to the files in its folder.
+
+Under several processes all make the same calls in the same order; only the chief writes and prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from tfdist._internals.coordination import agree, barrier, broadcast_json, report_failure
+from tfdist.callbacks.early_stopping import EarlyStopping
+from tfdist.callbacks.model_checkpoint import ModelCheckpoint
+from tfdist.callbacks.tensorboard import TensorBoard
+from tfdist.callbacks.throughput import Throughput
+from tfdist.config.loader import config_to_yaml, fingerprint
+from tfdist.config.schema import RunConfig, StrategyConfig, TrainingConfig
+from tfdist.data.labels import label_names
+from tfdist.data.sources import load_splits
+from tfdist.errors import ConfigError, TfdistError
+from tfdist.runtime.process import is_chief
+from tfdist.strategies.factory import create_strategy
+from tfdist.tasks.base import Encoded, create_dataset, create_loss, create_metrics
+from tfdist.tasks.registry import create_task
+from tfdist.training.announcement import announcement
+from tfdist.training.export import export_model
+from tfdist.training.model import create_model, create_tokenizer
+from tfdist.training.optimizer import create_optimizer
+from tfdist.training.run_folder import RunFolder, disk_errors_explained, replacing, write_json
+from tfdist.training.score import print_score, score
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def train(config: RunConfig) -> dict[str, Any]:
+    """Trains, scores and exports what `config` says.
+
+    Returns:
+        What `metrics.json` holds: `history` and, where there is a test split, `test`.
+
+    Raises:
+        TfdistError: The configuration, data, model, cluster or output folder is not usable.
+    """
+    strategy = start_strategy(config.strategy)
+    try:
+        return _train(config, strategy)
+    except Exception as error:
+        report_failure(f"{type(error).__name__}: {error}")
+        raise
+
+
+def start_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
+    """Creates the strategy, with the options that differ from their defaults: not every one knows all."""
+    default = StrategyConfig()
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    name = options.pop("name")
+    return create_strategy(name, **{key: x for key, x in options.items() if x != getattr(default, key)})
+
+
+def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    agree("the configuration of the run", fingerprint(config))
+    batch_size = batch_size_of(config.training, strategy.num_replicas_in_sync)
+    folder = _create_folder(config.output)
+    keras.utils.set_random_seed(config.training.seed)
+    keras.config.set_dtype_policy(PRECISIONS[config.training.precision])
+
+    task = create_task(config.task)
+    splits = load_splits(config.data, config.task)
+    names = label_names(splits)
+    tokenizer = create_tokenizer(config.model, splits["train"])
+    encoded = {
+        split: task.encode(examples, names, tokenizer, config.data.max_length)
+        for split, examples in splits.items()
+    }
+    agree("the examples and their labels", _digest(encoded))
+
+    num_steps = count_steps(config.training, len(splits["train"]), batch_size)
+    accumulation = config.training.gradient_accumulation_steps
+    num_updates = max(1, num_steps // (accumulation or 1))
+    with strategy.scope():
+        model = create_model(config.model, task, tokenizer, len(names))
+        model.compile(
+            optimizer=create_optimizer(config.optimizer, num_updates, accumulation),
+            loss=create_loss(),
+            weighted_metrics=create_metrics(),
+            steps_per_execution=config.training.steps_per_execution,
+        )
+    console = Console(quiet=not is_chief())
+    console.print(announcement(config, strategy, model, splits, names, num_updates))
+
+    with disk_errors_explained(folder.path):
+        if is_chief():
+            folder.config.write_text(config_to_yaml(config), encoding="utf-8")
+            write_json(folder.labels, names)
+            with replacing(folder.tokenizer) as temporary:
+                tokenizer.save(temporary)
+        training, validation = (
+            create_dataset(
+                encoded[split],
+                tokenizer,
+                config.data,
+                batch_size,
+                model,
+                shuffle=split == "train" and config.data.shuffle,
+                seed=config.training.seed,
+            )
+            if split in encoded
+            else None
+            for split in ("train", "validation")
+        )
+        history = model.fit(
+            training,
+            validation_data=validation,
+            epochs=math.ceil(num_steps / training.cardinality().numpy()),
+            callbacks=_callbacks(config, folder, batch_size, num_steps, validation is not None),
+            shuffle=False,  # the dataset does it
+            verbose=_verbosity(),
+        )
+        metrics: dict[str, Any] = {"history": history.history}
+        if "test" in splits:
+            found = score(model, task, tokenizer, splits["test"], names, config.data, batch_size)
+            print_score(console, found, "test")
+            metrics["test"] = found
+        if is_chief():
+            write_json(folder.metrics, metrics)
+            for line in export_model(folder, tokenizer, names, config.data.max_length, splits["train"]):
+                console.print(line, soft_wrap=True)
+    barrier("the end of the run")
+    return metrics
+
+
+def batch_size_of(training: TrainingConfig, num_replicas: int) -> int:
+    """Returns the examples of one batch: the global batch without the accumulation.
+
+    Raises:
+        ConfigError: The global batch does not divide into batches, or gives a replica nothing to do.
+    """
+    accumulation = training.gradient_accumulation_steps or 1
+    batch_size, rest = divmod(training.global_batch_size, accumulation)
+    if rest:
+        raise ConfigError(
+            f"The global batch size {training.global_batch_size} is no multiple of the {accumulation} "
+            "accumulated batches. Change --global-batch-size or training.gradient_accumulation_steps."
+        )
+    if batch_size < num_replicas:
+        raise ConfigError(
+            f"The global batch size {training.global_batch_size} gives batches of {batch_size} examples, "
+            f"fewer than the {num_replicas} replicas. Give --global-batch-size of at least "
+            f"{num_replicas * accumulation}, or fewer devices."
+        )
+    return batch_size
+
+
+def count_steps(training: TrainingConfig, num_examples: int, batch_size: int) -> int:
+    """Returns the training steps (batches) of the run."""
+    steps = training.epochs * math.ceil(num_examples / batch_size)
+    return steps if training.max_steps is None else min(steps, training.max_steps)
+
+
+class StepLimit(keras.callbacks.Callback):
+    """Ends `fit` after `num_steps` training steps, in the middle of an epoch if need be."""
+
+    def __init__(self, num_steps: int):
+        super().__init__()
+        self._num_steps = num_steps
+        self._done_before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._done_before = epoch * self.params["steps"]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._done_before + batch + 1 >= self._num_steps:
+            self.model.stop_training = True
+
+
+def _callbacks(
+    config: RunConfig, folder: RunFolder, batch_size: int, num_steps: int, has_validation: bool
+) -> list[keras.callbacks.Callback]:
+    monitor = "val_loss" if has_validation else "loss"
+    callbacks = [
+        # First, so that those after it see its number.
+        Throughput(batch_size),
+        TensorBoard(
+            str(folder.logs),
+            update_freq=max(1, num_steps // 100),
+            profile_batch=config.training.profile_steps or 0,
+            run_config=config,
+            global_batch_size=batch_size,
+        ),
+        ModelCheckpoint(str(folder.best_model), monitor=monitor, save_best_only=True),
+        # Without a patience it stops nothing, and still brings the best weights back.
+        EarlyStopping(
+            monitor=monitor,
+            patience=config.training.patience or config.training.epochs,
+            restore_best_weights=True,
+        ),
+    ]
+    return callbacks if config.training.max_steps is None else [*callbacks, StepLimit(num_steps)]
+
+
+def _verbosity() -> int:
+    """A progress bar in a terminal, a line for each epoch in a file or pipe; on the chief alone."""
+    if not is_chief():
+        return 0
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _create_folder(output: str) -> RunFolder:
+    """Makes the folder on the chief; what is wrong with it, every process says."""
+    problem = None
+    if is_chief():
+        try:
+            RunFolder.create(output)
+        except TfdistError as error:
+            problem = str(error)
+    problem = broadcast_json("the output folder", problem)
+    if problem is not None:
+        raise ConfigError(problem)
+    return RunFolder(Path(output))
+
+
+def _digest(encoded: Mapping[str, Encoded]) -> str:
+    """Returns 16 hexadecimal digits that are equal where all token ids and labels are."""
+    digest = hashlib.sha256()
+    for split, part in encoded.items():
+        digest.update(f"{split} {len(part.ids)}".encode())
+        for row in part.ids:
+            digest.update(row.tobytes())
+        digest.update(np.concatenate([np.atleast_1d(row) for row in part.labels]).tobytes())
+    return digest.hexdigest()[:16]
