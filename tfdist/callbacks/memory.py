@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,7 +20,10 @@ def memory_gib() -> dict[str, float]:
     if _STATM.exists():
         scalars = {"memory/process_gib": int(_STATM.read_text().split()[1]) * resource.getpagesize() / _GIB}
     else:
-        scalars = {"memory/process_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _GIB}
+        unit = 1 if sys.platform == "darwin" else 1024
+        scalars = {
+            "memory/process_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
+        }
     for kind in ("GPU", "TPU"):
         for device in tf.config.list_logical_devices(kind):
             index = device.name.rsplit(":", 1)[1]

@@ -99,7 +99,9 @@ class TensorBoard(keras.callbacks.Callback):
         self._meter.end_step(batch)
         if self.update_freq and (batch + 1) % self.update_freq < self.model.steps_per_execution:
             scalars = {f"batch_{name}": value for name, value in _scalars(logs).items()}
-            self._write("train", scalars, self._meter.first_iteration + batch + 1)
+            # Keras counts a last execution of fewer steps as a whole one.
+            step = min(batch + 1, self.params["steps"] or batch + 1)
+            self._write("train", scalars, self._meter.first_iteration + step)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._end_training()

@@ -16,7 +16,9 @@ from tfdist.runtime.process import num_processes, process_index, set_process
 def model() -> keras.Model:
     keras.utils.set_random_seed(7)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
+    model.compile(
+        keras.optimizers.SGD(0.1), "mse", metrics=["mae"], run_eagerly=True
+    )  # compiling costs a second
     return model
 
 
@@ -29,7 +31,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def become_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], list[str]]]:
-    """`become_worker(index, count)` makes this process look like that worker; meetings are noted, not held."""
+    """`become_worker(index, count)` makes this process look like that worker; it notes meetings."""
     before = process_index(), num_processes()
     met: list[str] = []
 

@@ -1,0 +1,87 @@
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdist._internals.replica_batch import ReplicaBatch
+from tfdist.callbacks.step_probe import StepProbe
+
+
+def _next_of(dataset: tf.data.Dataset, probe: StepProbe):
+    """A compiled step that only takes its batch, as a training function would."""
+    iterator = iter(dataset)
+
+    @tf.function
+    def step():
+        return probe.get_next(iterator.get_next)
+
+    return step
+
+
+def test_counts_examples_and_tokens_that_are_no_padding() -> None:
+    mask = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], "int32")
+    x = {"token_ids": mask * 5, "segment_ids": mask * 0, "padding_mask": mask}
+    probe = StepProbe()
+    step = _next_of(tf.data.Dataset.from_tensor_slices((x, [0, 1, 2])).batch(2), probe)
+    batch = step()
+    np.testing.assert_array_equal(batch[1], [0, 1])
+    assert (probe.read().examples, probe.read().tokens) == (2, 5)
+    step()
+    assert (probe.read().examples, probe.read().tokens) == (3, 6)
+    assert probe.is_connected
+
+
+def test_padding_rows_of_a_replica_do_not_count() -> None:
+    x = {"token_ids": tf.constant([[7, 7, 0], [7, 0, 0], [7, 7, 7]])}
+    batch = ReplicaBatch((x, tf.zeros(3)), tf.constant(2, tf.int64), tf.constant(5, tf.int64))
+    probe = StepProbe()
+    probe.get_next(lambda: batch)
+    assert (probe.read().examples, probe.read().tokens) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        tf.zeros((3, 2)),
+        (None, tf.zeros((3, 2))),
+        tf.ragged.constant([[1], [2, 3], []]),
+        tf.constant(["a", "b", "c"]),
+    ],
+    ids=["dense", "first is None", "ragged", "strings"],
+)
+def test_other_inputs_have_examples_only(x) -> None:
+    probe = StepProbe()
+    probe.get_next(lambda: (x, tf.zeros(3)) if not isinstance(x, tuple) else (x, None))
+    assert (probe.read().examples, probe.read().tokens) == (3, 0)
+
+
+def test_waiting_for_the_batch_is_input_time() -> None:
+    def late(x):
+        return tf.py_function(_sleep, [x], tf.int64)
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
+    dataset = tf.data.Dataset.range(3).map(late).batch(1).with_options(options)
+    probe = StepProbe()
+    step = _next_of(dataset, probe)
+    for _ in range(3):
+        step()
+    assert probe.read().input_s >= 3 * 0.02  # a lower bound holds on any machine
+
+
+def _sleep(value):
+    time.sleep(0.02)
+    return value
+
+
+def test_attached_once_and_the_old_training_function_goes(model, data) -> None:
+    model.fit(*data, verbose=0)
+    before = model.train_function
+    probe = StepProbe.of(model)
+    assert model.train_function is not before  # it was traced without a probe
+    assert StepProbe.of(model) is probe
+    assert not any("probe" in variable.path for variable in model.variables)
+    keras.models.clone_model(model)
