@@ -19,7 +19,7 @@ from tfdist.models.bert_config import BertConfig
 
 @keras.ops.custom_gradient
 def _exact_gelu(x: Any) -> Any:
-    """Multiplies x by P(X <= x) for a standard normal X; the gradient costs half of what tracing through erf does."""
+    """Returns x * P(X <= x), X standard normal; the gradient costs half of what tracing through erf does."""
     probability = 0.5 * (1.0 + keras.ops.erf(x * math.sqrt(0.5)))
 
     def gradient(upstream: Any) -> Any:
@@ -32,6 +32,8 @@ def _exact_gelu(x: Any) -> Any:
 def _tanh_gelu(x: Any) -> Any:
     return keras.ops.gelu(x, approximate=True)
 
+
+_Shape = tuple[int | None, ...]
 
 # One for each of `bert_config.HIDDEN_ACTS`. Only plain "gelu" is the exact one.
 _ACTIVATIONS = {
@@ -92,7 +94,7 @@ class BertEmbeddings(_BertLayer):
         self.layer_norm = self._layer_norm("layer_norm")
         self.dropout = self._dropout(self.config.hidden_dropout_prob, "dropout")
 
-    def build(self, token_ids_shape: tuple, segment_ids_shape: tuple) -> None:
+    def build(self, token_ids_shape: _Shape, segment_ids_shape: _Shape) -> None:
         config = self.config
         for name, rows in (
             ("token_embeddings", config.vocab_size),
@@ -145,7 +147,7 @@ class HeadProjection(keras.layers.Layer):
         self.num_contracted = num_contracted
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, inputs_shape: tuple) -> None:
+    def build(self, inputs_shape: _Shape) -> None:
         shape = (*inputs_shape[-self.num_contracted :], *self.output_dims)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=self.output_dims, initializer="zeros")
@@ -185,7 +187,7 @@ class BertAttention(_BertLayer):
             name=name,
         )
 
-    def build(self, inputs_shape: tuple, padding_mask_shape: tuple) -> None:
+    def build(self, inputs_shape: _Shape, padding_mask_shape: _Shape) -> None:
         for projection in (self.query, self.key, self.value):
             projection.build(inputs_shape)
         self.output_dense.build((*inputs_shape[:2], *self.heads))
@@ -221,7 +223,7 @@ class BertBlock(_BertLayer):
         self.output_dropout = self._dropout(config.hidden_dropout_prob, "output_dropout")
         self.output_norm = self._layer_norm("output_norm")
 
-    def build(self, inputs_shape: tuple, padding_mask_shape: tuple) -> None:
+    def build(self, inputs_shape: _Shape, padding_mask_shape: _Shape) -> None:
         self.attention.build(inputs_shape, padding_mask_shape)
         self.attention_norm.build(inputs_shape)
         self.intermediate.build(inputs_shape)
@@ -243,8 +245,8 @@ def build_bert(config: BertConfig) -> keras.Model:
 
     Returns:
         A functional model from a dict of int32 `token_ids`, `segment_ids` and `padding_mask` (1 for a token,
-        0 for padding), each of shape (B, L), to a dict of `sequence_output` (B, L, H) and `pooled_output` (B, H),
-        in the compute dtype of the dtype policy in force.
+        0 for padding), each of shape (B, L), to a dict of `sequence_output` (B, L, H) and `pooled_output`
+        (B, H), in the compute dtype of the dtype policy in force.
     """
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)

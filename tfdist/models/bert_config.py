@@ -36,7 +36,7 @@ class BertConfig:
             wanted: type | tuple[type, ...] = {"int": int, "float": (int, float), "str": str}[str(field.type)]
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise ModelError(f"{field.name} must be of type {field.type}. Given: {value!r}.")
-            if field.type == "int" and value < 1:
+            if isinstance(value, int) and field.type == "int" and value < 1:
                 raise ModelError(f"{field.name} must be at least 1. Given: {value}.")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0.0 <= getattr(self, name) < 1.0:

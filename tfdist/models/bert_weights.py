@@ -115,8 +115,8 @@ def load_bert(folder: str | Path, *, dropout: float | None = None) -> keras.Mode
     """Builds the encoder of a Hugging Face folder with its pretrained weights.
 
     Args:
-        folder: Holds `config.json` and `model.safetensors` of a `BertModel`, or of a BERT with a head, which is
-            left out.
+        folder: Holds `config.json` and `model.safetensors` of a `BertModel`, or of a BERT with a head, which
+            is left out.
         dropout: Takes the place of both dropout rates of the configuration.
 
     Returns:

@@ -48,4 +48,5 @@ def build_bigru(
         if num_labels == 2
         else keras.layers.Dense(num_labels, dtype="float32", name="logits")
     )
-    return keras.Model(token_ids, head(x), name="bigru")
+    # In a list, as Keras takes an array as well as a dict for that without a warning.
+    return keras.Model([token_ids], head(x), name="bigru")

@@ -22,9 +22,9 @@ class EncodedWords(NamedTuple):
 
     Attributes:
         ids: int32 (L,).
-        word_index: int32 (L,), for each piece the index of its word, -1 for special tokens. The first piece of
-            a word is where the index differs from the one before; a word that was cut off, or that holds nothing
-            but control characters, has no piece.
+        word_index: int32 (L,), for each piece the index of its word, -1 for special tokens. The first piece
+            of a word is where the index differs from the one before; a word that was cut off, or that holds
+            nothing but control characters, has no piece.
     """
 
     ids: np.ndarray
@@ -137,7 +137,7 @@ class BertTokenizer(_Tokenizer):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Reads `tokenizer.json` of a folder or, where there is none, `vocab.txt` with `tokenizer_config.json`.
+        """Reads `tokenizer.json` of a folder or, failing that, `vocab.txt` with `tokenizer_config.json`.
 
         Raises:
             ModelError: neither is there, or one is malformed or lacks a special token.
