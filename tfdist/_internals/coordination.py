@@ -16,12 +16,17 @@ from tensorflow.python.eager import context
 from tfdist.errors import WorkerError
 from tfdist.runtime.process import num_processes, process_index
 
-DEFAULT_TIMEOUT_S = 300.0
-
 _calls: Counter[str] = Counter()
+_default_timeout_s = 300.0
 
 
-def all_gather_json(name: str, value: Any, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[Any]:
+def set_default_timeout(timeout_s: float) -> None:
+    """Sets how long a meeting of the processes waits where the caller does not say."""
+    global _default_timeout_s
+    _default_timeout_s = timeout_s
+
+
+def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> list[Any]:
     """Returns the JSON-able `value` of every process, in the order of their indices.
 
     Raises:
@@ -29,6 +34,7 @@ def all_gather_json(name: str, value: Any, timeout_s: float = DEFAULT_TIMEOUT_S)
     """
     if num_processes() == 1:
         return [value]
+    timeout_s = _default_timeout_s if timeout_s is None else timeout_s
     _calls[name] += 1
     prefix = f"tfdist/{name}/{_calls[name]}"
     service = context.context()
@@ -51,17 +57,17 @@ def all_gather_json(name: str, value: Any, timeout_s: float = DEFAULT_TIMEOUT_S)
     return values
 
 
-def barrier(name: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def barrier(name: str, timeout_s: float | None = None) -> None:
     """Waits until every process is here; raises WorkerError naming those that are not."""
     all_gather_json(f"barrier/{name}", None, timeout_s)
 
 
-def broadcast_json(name: str, value: Any, timeout_s: float = DEFAULT_TIMEOUT_S) -> Any:
+def broadcast_json(name: str, value: Any, timeout_s: float | None = None) -> Any:
     """Returns the chief's `value` in every process."""
     return all_gather_json(f"broadcast/{name}", value if process_index() == 0 else None, timeout_s)[0]
 
 
-def agree(name: str, value: Any, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def agree(name: str, value: Any, timeout_s: float | None = None) -> None:
     """Checks that `value` is the same in every process.
 
     Raises:

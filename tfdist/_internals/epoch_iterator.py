@@ -22,7 +22,7 @@ def _cut(stock: Any) -> Any:
         self._distribute_strategy = distribute_strategy
         dataset = self.data_adapter.get_tf_dataset()
         if not is_distributed(dataset):
-            dataset = distribute_strategy.distribute_batches(dataset)
+            dataset = distribute_strategy.distribute_batches(dataset, self._num_batches)
         self._distributed_dataset = dataset
         if num_processes() > 1:
             self._num_batches = _agreed_batches(self._num_batches)

@@ -33,6 +33,10 @@ class ReplicaLocalUpdates:
         # that every replica computes alike, so that writing locally is the same and costs nothing.
         if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA:
             kwargs["aggregation"] = tf.VariableAggregation.NONE
+        # Between two updates each replica has gradients of its own rows only; what is read and saved is their sum.
+        if str(kwargs.get("name")).endswith("gradient_accumulator"):
+            kwargs["aggregation"] = tf.VariableAggregation.SUM
+            kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
         return super()._create_variable(next_creator, **kwargs)  # type: ignore[misc]
 
 
@@ -47,7 +51,9 @@ class MultiWorkerExtended(ReplicaLocalUpdates, collective_all_reduce_strategy.Co
         self._devices_per_worker = devices_per_worker
         super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
 
-    def _initialize_local_devices(self, cluster_resolver: Any, worker_device: str) -> tuple[tuple[str, ...], str]:
+    def _initialize_local_devices(
+        self, cluster_resolver: Any, worker_device: str
+    ) -> tuple[tuple[str, ...], str]:
         # Stock takes one CPU device whatever the number of logical devices.
         gpus = len(tf.config.list_logical_devices("GPU"))
         kind = "GPU" if gpus else "CPU"

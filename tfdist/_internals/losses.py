@@ -46,7 +46,11 @@ def _without_padding(step: ReplicaStep, values: Any, sample_weight: Any) -> Any:
 
 def _reduced(stock: Any) -> Any:
     def reduce_weighted_values(
-        values: Any, sample_weight: Any = None, mask: Any = None, reduction: Any = "sum_over_batch_size", dtype: Any = None
+        values: Any,
+        sample_weight: Any = None,
+        mask: Any = None,
+        reduction: Any = "sum_over_batch_size",
+        dtype: Any = None,
     ) -> Any:
         step = current_step()
         values = ops.convert_to_tensor(values, dtype=dtype)

@@ -60,10 +60,18 @@ def _make(stock: Any) -> Any:
 
         def predict_function(batches: list[Any]) -> Any:
             outputs = [
-                one_step(batch if isinstance(batch, ReplicaBatch) or _is_distributed(batch) else strategy.distribute_batch(batch))
+                one_step(
+                    batch
+                    if isinstance(batch, ReplicaBatch) or _is_distributed(batch)
+                    else strategy.distribute_batch(batch)
+                )
                 for batch in batches
             ]
-            return outputs[0] if len(outputs) == 1 else tree.map_structure(lambda *parts: concat(parts), *outputs)
+            return (
+                outputs[0]
+                if len(outputs) == 1
+                else tree.map_structure(lambda *parts: concat(parts), *outputs)
+            )
 
         self.predict_function = predict_function
         return predict_function

@@ -43,7 +43,9 @@ def _row_counts(data: Any) -> tuple[Any, int | None]:
 def _cut(leaf: Any, start: Any, size: Any, padded_size: int | None) -> Any:
     if isinstance(leaf, tf.SparseTensor):
         rest = leaf.dense_shape[1:]
-        piece = tf.sparse.slice(leaf, tf.concat([[start], tf.zeros_like(rest)], 0), tf.concat([[size], rest], 0))
+        piece = tf.sparse.slice(
+            leaf, tf.concat([[start], tf.zeros_like(rest)], 0), tf.concat([[size], rest], 0)
+        )
         return tf.SparseTensor(piece.indices, piece.values, tf.concat([[size], rest], 0))
     if isinstance(leaf, tf.RaggedTensor):
         return leaf[start : start + size]
@@ -88,7 +90,7 @@ def _padded_size(spec: Any, num_replicas: int) -> int:
 class DistributedBatches:
     """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica."""
 
-    def __init__(self, strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> None:
+    def __init__(self, strategy: Any, dataset: tf.data.Dataset, num_batches: int | None) -> None:
         extended = strategy.extended
         num_replicas = strategy.num_replicas_in_sync
         num_local = len(extended.worker_devices)
@@ -104,29 +106,26 @@ class DistributedBatches:
 
         # Every worker reads the same batches and keeps its own rows: sharding by files or elements would change
         # which rows meet in a step.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        stream = dataset.flat_map(pieces).prefetch(2 * num_local).with_options(options)
+        stream = dataset.flat_map(pieces).prefetch(2 * num_local)
         self._distributed = strategy.distribute_datasets_from_function(lambda _: stream)
         # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
         # at the price of a collective a step.
         self._distributed._enable_get_next_as_optional = False
 
-        self._cardinality = int(dataset.cardinality())
+        self._num_batches = num_batches
 
     def __iter__(self) -> Iterator[Any]:
         iterator = iter(self._distributed)
         # Known lengths let several steps run in one call without asking after each who has data left.
-        if self._cardinality == tf.data.INFINITE_CARDINALITY:
-            iterator._tfdist_remaining = 2**62
-        elif self._cardinality != tf.data.UNKNOWN_CARDINALITY:
-            iterator._tfdist_remaining = self._cardinality
+        iterator._tfdist_remaining = self._num_batches
         return iterator
 
 
 def needs_replica_batches(strategy: Any) -> bool:
     """Returns whether `strategy` is one of tfdist's that cuts batches itself."""
-    return hasattr(strategy, "distribute_batches") and (strategy.num_replicas_in_sync > 1 or strategy.static_shapes)
+    return hasattr(strategy, "distribute_batches") and (
+        strategy.num_replicas_in_sync > 1 or strategy.static_shapes
+    )
 
 
 def is_distributed(dataset: Any) -> bool:
@@ -137,13 +136,18 @@ def is_distributed(dataset: Any) -> bool:
 def distribute_one_batch(strategy: tf.distribute.Strategy, data: Any) -> Any:
     """Returns a batch, given whole to every process, as one `ReplicaBatch` for each local replica."""
     data = tree.map_structure(
-        lambda leaf: leaf if leaf is None or tf.is_tensor(leaf) or isinstance(leaf, tf.RaggedTensor)
-        else tf.convert_to_tensor(leaf),
+        lambda leaf: (
+            leaf
+            if leaf is None or tf.is_tensor(leaf) or isinstance(leaf, tf.RaggedTensor)
+            else tf.convert_to_tensor(leaf)
+        ),
         data,
         none_is_leaf=False,
     )
     first = strategy.process_index * len(strategy.extended.worker_devices)
-    padded = -(-int(_row_counts(data)[0]) // strategy.num_replicas_in_sync) if strategy.static_shapes else None
+    padded = (
+        -(-int(_row_counts(data)[0]) // strategy.num_replicas_in_sync) if strategy.static_shapes else None
+    )
 
     def piece(context: tf.distribute.experimental.ValueContext) -> ReplicaBatch:
         # The context numbers the replicas of this process only.

@@ -65,7 +65,9 @@ class ReplicaStep:
         summed: list[Any] = [None] * len(values)
         for indices in by_dtype.values():
             pack = [values[index] for index in indices]
-            for index, value in zip(indices, context.all_reduce(tf.distribute.ReduceOp.SUM, pack), strict=True):
+            for index, value in zip(
+                indices, context.all_reduce(tf.distribute.ReduceOp.SUM, pack), strict=True
+            ):
                 summed[index] = value
         return summed
 

@@ -166,7 +166,9 @@ def test_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, y_pred, sample_weight=_padded_weight(step, sample_weight, y_pred))
 
 
-def _forward(model: Any, step: ReplicaStep, x: Any, y: Any, sample_weight: Any, training: bool) -> tuple[Any, Any]:
+def _forward(
+    model: Any, step: ReplicaStep, x: Any, y: Any, sample_weight: Any, training: bool
+) -> tuple[Any, Any]:
     y_pred = model(x, training=training) if model._call_has_training_arg else model(x)
     loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
     model._loss_tracker.update_state(loss, sample_weight=tf.cast(step.num_valid, tf.float32))

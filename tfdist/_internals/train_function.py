@@ -34,7 +34,9 @@ class _Logs:
     def unpack(self, vector: tf.Tensor) -> Any:
         specs = tree.flatten(self.template)
         parts = tf.split(vector, [spec.shape.num_elements() for spec in specs])
-        leaves = [tf.cast(tf.reshape(part, spec.shape), spec.dtype) for part, spec in zip(parts, specs, strict=True)]
+        leaves = [
+            tf.cast(tf.reshape(part, spec.shape), spec.dtype) for part, spec in zip(parts, specs, strict=True)
+        ]
         return tree.pack_sequence_as(self.template, leaves)
 
 
@@ -50,7 +52,8 @@ def _make(stock: Any) -> Any:
             return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
 
         def one_step_of(iterator: Any, wants_stop: tf.Tensor) -> Any:
-            return one_step(next(iterator), wants_stop)
+            # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
+            return compiled_step(next(iterator), wants_stop)
 
         def many_steps(iterator: Any, wants_stop: tf.Tensor, steps: tf.Tensor) -> Any:
             logs = _Logs()

@@ -23,7 +23,9 @@ def _recorded(stock: Any) -> Any:
             step.written.append(self)
             if self.synchronization == "on_read":
                 stored = self._value
-                value = tf.where(step.num_valid > 0, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored))
+                value = tf.where(
+                    step.num_valid > 0, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored)
+                )
         return stock(self, value)
 
     return _direct_assign

@@ -46,7 +46,9 @@ def local_devices(devices: int | Sequence[str] | None) -> list[str]:
         return gpus or ["CPU:0"]
     if isinstance(devices, int):
         if devices < 1:
-            raise ConfigError(f"devices={devices} is not possible: give a count of at least 1, or leave it out.")
+            raise ConfigError(
+                f"devices={devices} is not possible: give a count of at least 1, or leave it out."
+            )
         if not gpus:
             make_logical_cpus(devices)
             return [f"CPU:{i}" for i in range(devices)]
@@ -69,7 +71,9 @@ def _named_devices(names: list[str], gpus: list[str]) -> list[str]:
     for name in short:
         kind, _, index = name.partition(":")
         if kind not in ("CPU", "GPU") or not index.isdigit():
-            raise ConfigError(f"devices={names}: {name!r} is no device name; write for example 'GPU:0' or 'CPU:1'.")
+            raise ConfigError(
+                f"devices={names}: {name!r} is no device name; write for example 'GPU:0' or 'CPU:1'."
+            )
         if kind == "GPU" and name not in gpus:
             raise ConfigError(
                 f"devices={names}: this host has no {name}; it has {gpus or 'no GPU'}. "

@@ -36,9 +36,16 @@ class DataParallel:
         """Whether this process writes files and shows the progress bar."""
         return process.is_chief()
 
-    def distribute_batches(self, dataset: tf.data.Dataset) -> DistributedBatches:
-        """Returns `dataset` cut into one piece with its row count for each replica; what `fit` iterates."""
-        return DistributedBatches(self, dataset)
+    def distribute_batches(
+        self, dataset: tf.data.Dataset, num_batches: int | None = None
+    ) -> DistributedBatches:
+        """Returns `dataset` cut into one piece with its row count for each replica; what `fit` iterates.
+
+        Args:
+            dataset: Global batches, the same in every process.
+            num_batches: How many there are, if known.
+        """
+        return DistributedBatches(self, dataset, num_batches)
 
     def distribute_batch(self, data: Any) -> Any:
         """Returns one global batch cut likewise; what `train_on_batch` runs on."""

@@ -1,0 +1,59 @@
+"""Starts TensorFlow's coordination service with a limit on how long it waits for the processes to come.
+
+Stock sets no limit, so that a process which never starts leaves the others waiting for an hour; and a process where
+TensorFlow already runs gets "Collective ops must be configured at program startup" without a word on what ran.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
+
+from tfdist.cluster.spec import ClusterInfo
+from tfdist.errors import ClusterError
+
+
+def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
+    """Configures the coordination service of `cluster`; the strategy starts it.
+
+    Raises:
+        ClusterError: TensorFlow already runs in this process, or this task's port is taken.
+    """
+    runtime = context.context()
+    if runtime._context_handle is not None and runtime.coordination_service is None:
+        raise ClusterError(
+            "multi_worker_mirrored must be created before TensorFlow runs, and it runs already: a tensor, layer, "
+            "dataset or device list was made before tfdist.create_strategy(...). Make create_strategy the first "
+            "call of the script, right after the imports."
+        )
+    if runtime.coordination_service is not None:
+        return
+    address = cluster.training_addresses[cluster.process_index]
+    _check_port(int(address.rpartition(":")[2]), address)
+    milliseconds = int(timeout_s * 1000)
+    runtime.configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{'chief' if cluster.chief else 'worker'}/replica:0/task:0",
+        cluster_register_timeout_in_ms=milliseconds,
+        # Processes that end normally wait for the others for this long; a crash is seen by heartbeats.
+        shutdown_barrier_timeout_in_ms=min(milliseconds, 30_000),
+        coordinated_jobs=[
+            coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))
+            for job, addresses in cluster.jobs.items()
+            if job in ("chief", "worker")
+        ],
+    )
+
+
+def _check_port(port: int, address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ClusterError(
+                f"port {port} of this worker's address {address!r} is in use ({error.strerror}). An earlier run may "
+                "still be ending; stop it, or give the worker another port."
+            ) from error

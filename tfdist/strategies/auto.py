@@ -1,0 +1,26 @@
+"""`auto`: the strategy that fits the cluster in the environment and the devices of this host."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+from tfdist.cluster.environments import detect_cluster
+from tfdist.log import LOGGER
+from tfdist.strategies.mirrored import Mirrored
+from tfdist.strategies.multi_worker_mirrored import MultiWorkerMirrored
+from tfdist.strategies.one_device import one_device
+
+
+def auto() -> tf.distribute.Strategy:
+    """Returns `multi_worker_mirrored` in a cluster, `mirrored` with several GPUs, else `one_device`."""
+    cluster = detect_cluster(os.environ)
+    if cluster is not None and cluster.num_processes > 1:
+        chosen, why = MultiWorkerMirrored, f"{cluster.num_processes} processes, from {cluster.source}"
+    elif (gpus := len(tf.config.list_physical_devices("GPU"))) > 1:
+        chosen, why = Mirrored, f"{gpus} GPUs"
+    else:
+        chosen, why = one_device, "one process and no second GPU"
+    LOGGER.info("strategy auto: %s (%s)", chosen.__name__, why)
+    return chosen()

@@ -1,0 +1,115 @@
+"""`multi_worker_mirrored`: several processes, on one host or many, each with one or more devices."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._internals import coordination
+from tfdist._internals.cluster_start import start_cluster
+from tfdist._internals.extended import MultiWorkerExtended, next_collective_key_base
+from tfdist.cluster.environments import detect_cluster
+from tfdist.cluster.spec import ClusterInfo
+from tfdist.errors import ClusterError, ConfigError
+from tfdist.runtime.devices import make_logical_cpus
+from tfdist.runtime.process import set_process
+from tfdist.strategies.base import DataParallel
+
+_IMPLEMENTATIONS = {
+    "auto": tf.distribute.experimental.CommunicationImplementation.AUTO,
+    "ring": tf.distribute.experimental.CommunicationImplementation.RING,
+    "nccl": tf.distribute.experimental.CommunicationImplementation.NCCL,
+}
+
+
+class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrategy):
+    """`tf.distribute.MultiWorkerMirroredStrategy` that works, and gives the one-device result, under Keras 3 `fit`.
+
+    The cluster is found in the environment; see `tfdist.cluster`. Every process runs the same script and creates
+    the strategy before any tensor, layer or dataset is made.
+
+    Args:
+        devices_per_worker: Devices of each process: GPUs where there are any, else logical CPU devices. None means
+            what `tfdist launch --devices-per-worker` said, or all GPUs, or one CPU.
+        communication: `"auto"`, `"ring"` or `"nccl"`.
+        timeout_s: Seconds that a collective, a start-up or a meeting of the processes may wait.
+
+    Raises:
+        ConfigError: An option has a value that is not allowed.
+        ClusterError: There is no cluster, its description does not fit, or TensorFlow already runs.
+        WorkerError: A process did not arrive in time, or the processes do not agree.
+    """
+
+    def __init__(
+        self, devices_per_worker: int | None = None, communication: str = "auto", timeout_s: float = 300.0
+    ) -> None:
+        if communication not in _IMPLEMENTATIONS:
+            raise ConfigError(
+                f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
+            )
+        if not timeout_s > 0:
+            raise ConfigError(
+                f"timeout_s={timeout_s} is not possible; give seconds above 0, for example 300."
+            )
+        if devices_per_worker is None and "TFDIST_DEVICES_PER_WORKER" in os.environ:
+            devices_per_worker = int(os.environ["TFDIST_DEVICES_PER_WORKER"])
+        cluster = _training_cluster(detect_cluster(os.environ))
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        if devices_per_worker is not None:
+            _check_devices(devices_per_worker, gpus)
+        set_process(cluster.process_index, cluster.num_processes)
+        coordination.set_default_timeout(timeout_s)
+        start_cluster(cluster, timeout_s)
+        self._collective_key_base = next_collective_key_base()
+        options = tf.distribute.experimental.CommunicationOptions(
+            implementation=_IMPLEMENTATIONS[communication], timeout_seconds=timeout_s
+        )
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({job: list(addresses) for job, addresses in _jobs(cluster).items()}),
+            task_type=cluster.task_type,
+            task_id=cluster.task_index,
+            rpc_layer="grpc",
+        )
+        extended = MultiWorkerExtended(self, resolver, options, devices_per_worker)
+        tf.distribute.Strategy.__init__(self, extended)
+        coordination.agree("the number of devices of each worker", len(extended.worker_devices))
+        # Unseeded shuffles of tf.data would differ from worker to worker, so that an epoch shows some rows twice
+        # and others never: one seed for all, which keras.utils.set_random_seed may still replace.
+        tf.random.set_seed(coordination.broadcast_json("seed", random.SystemRandom().randrange(2**31)))
+
+
+def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:
+    if cluster is None:
+        raise ClusterError(
+            "multi_worker_mirrored found no cluster in the environment (TF_CONFIG, SLURM, MPI, torchrun, Kubernetes, "
+            "Kubeflow and KERAS_DISTRIBUTION_* were looked at). Start the script with "
+            "`tfdist launch --num-workers 2 script.py`, or use 'mirrored' for the devices of one process."
+        )
+    if cluster.ps:
+        raise ClusterError(
+            f"{cluster.source}: the cluster has parameter servers, which multi_worker_mirrored does not use. "
+            "Leave the ps job out of the cluster."
+        )
+    cluster.process_index  # noqa: B018 - raises for a task that takes no part in training
+    return cluster
+
+
+def _jobs(cluster: ClusterInfo) -> dict[str, tuple[str, ...]]:
+    return {job: addresses for job, addresses in cluster.jobs.items() if job in ("chief", "worker")}
+
+
+def _check_devices(devices_per_worker: Any, gpus: int) -> None:
+    if not isinstance(devices_per_worker, int) or devices_per_worker < 1:
+        raise ConfigError(
+            f"devices_per_worker={devices_per_worker!r} is not possible; give a count of at least 1."
+        )
+    if gpus and devices_per_worker > gpus:
+        raise ConfigError(
+            f"devices_per_worker={devices_per_worker} GPUs were asked for, but this host has {gpus}. "
+            f"Give at most {gpus}."
+        )
+    if not gpus:
+        make_logical_cpus(devices_per_worker)
