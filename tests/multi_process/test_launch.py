@@ -41,7 +41,6 @@ class Launch:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             cwd=folder,
             start_new_session=True,
         )
@@ -58,7 +57,8 @@ class Launch:
     def finish(self):
         """Waits for the end within the promised 15 s and checks that nothing is left of the workers."""
         try:
-            self.out, self.err = self.process.communicate(timeout=15 + 5)
+            # Bytes, since text mode would make lines of the carriage returns.
+            self.out, self.err = (data.decode() for data in self.process.communicate(timeout=15 + 5))
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
