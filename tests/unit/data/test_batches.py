@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,12 @@ def test_element_spec(padding: str, width: int | None) -> None:
     assert make(labels=np.linspace(0, 1, NUM, dtype=np.float32)).element_spec[1].dtype == tf.float32
 
 
+def test_what_is_sharded_here_is_not_sharded_again() -> None:
+    policies = tf.data.experimental.AutoShardPolicy
+    for shard, policy in [((0, 1), policies.DATA), ((0, 2), policies.OFF)]:
+        assert make(shard=shard).options().experimental_distribute.auto_shard_policy == policy
+
+
 def test_token_labels_are_padded_without_weight() -> None:
     tags = [np.arange(n, dtype=np.int32) % 4 - 1 for n in LENGTHS]
     dataset = make(labels=tags, shuffle=True)
@@ -190,8 +197,6 @@ for dataset in datasets:
 
 def test_batches_survive_being_distributed() -> None:
     """Two devices get the halves of the same global batches, and nothing is said about sharding."""
-    from pathlib import Path
-
     code = UNDER_A_STRATEGY.format(folder=str(Path(__file__).parent))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
