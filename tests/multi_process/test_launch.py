@@ -133,7 +133,9 @@ wait()
     killed = time.monotonic()
     assert run.finish() == 128 + signal.SIGKILL
     assert time.monotonic() - killed < 15  # the promise of the command, not a speed
-    assert run.err.endswith("worker 1 failed first: killed by SIGKILL. It wrote nothing to standard error.\n")
+    assert run.err.endswith(
+        "worker 1 failed first: killed by SIGKILL, perhaps for lack of memory. It wrote nothing to standard error.\n"
+    )
 
 
 def test_frozen_worker_is_named(tmp_path):

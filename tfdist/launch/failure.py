@@ -11,7 +11,10 @@ _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 # TensorFlow's C++ log: `2026-01-31 12:00:00.123456: E file.cc:1]`,
 # or `E0000 00:00:1700000000.123456 12 file.cc:1]`.
-_CPP_LOG = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |[IWEF]\d{4} [\d:.]+ .*\.(?:cc|h):\d+\]")
+_CPP_LOG = re.compile(
+    r"\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |[IWEF]\d{4} [\d:.]+ .*\.(?:cc|h):\d+\]"
+    r"|WARNING: All log messages before absl::|To enable the following instructions: |/job:\w+/"
+)
 # What a worker says when another one went away.
 _PEER_NOISE = re.compile(
     r"Unavailable|Collective ops is aborted|Deadline_?Exceeded|AbortedError|CancelledError|heartbeat"
@@ -48,9 +51,11 @@ class Failure:
         if self.returncode > 0:
             return f"exit code {self.returncode}"
         try:
-            return f"killed by {signal.Signals(-self.returncode).name}"
+            name = signal.Signals(-self.returncode).name
         except ValueError:
-            return f"killed by signal {-self.returncode}"
+            name = f"signal {-self.returncode}"
+        # The kernel's out-of-memory killer leaves no other trace in the process.
+        return f"killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
 
     @property
     def own_error(self) -> str:

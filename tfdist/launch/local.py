@@ -24,6 +24,8 @@ _POLL_S = 0.05
 # After a failure: time for the others to fail of their own accord, which tells whose error came first; then
 # to end.
 _EVIDENCE_S, _END_S, _KILL_S = 3.0, 5.0, 2.0
+# After SIGTERM, by which schedulers announce that they will take the host away: time to save.
+_PREEMPTION_S = 25.0
 
 
 def run_workers(
@@ -204,7 +206,8 @@ def _fail(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]) -> 
             error=True,
         )
     cause = first_cause(failures)
-    told = f"Its own error:\n{cause.own_error}" if cause.own_error else "It wrote nothing to standard error."
+    title = "Its own error:" if cause.returncode > 0 else "Its last lines:"
+    told = f"{title}\n{cause.own_error}" if cause.own_error else "It wrote nothing to standard error."
     screen.line(f"[tfdist] {cause.name} failed first: {cause.reason}. {told}", error=True)
     return cause.exit_code
 
@@ -213,8 +216,8 @@ def _interrupt(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]
     """Forwards the caught signal; a second one ends the workers at once."""
     number = caught[0]
     screen.line(f"[tfdist] {signal.Signals(number).name}: ending {_names(workers)}", error=True)
-    for step, wait_s in ((number, _END_S), (signal.SIGTERM, _KILL_S)):
-        _end(workers, step, wait_s, until=lambda: len(caught) > 1)
+    _end(workers, number, _PREEMPTION_S if number == signal.SIGTERM else _END_S, lambda: len(caught) > 1)
+    _end(workers, signal.SIGTERM, _KILL_S, lambda: len(caught) > 1)
     return 128 + number
 
 
@@ -230,6 +233,7 @@ def _end(
     for worker in workers:
         if worker.returncode is None:
             worker.send(number)
+            worker.send(signal.SIGCONT)  # a stopped process gets no other signal
     _wait(workers, wait_s, until)
 
 

@@ -55,7 +55,7 @@ def test_only_cpp_log_is_shown_as_it_is():
     ("returncode", "code", "reason"),
     [
         (3, 3, "exit code 3"),
-        (-9, 137, "killed by SIGKILL"),
+        (-9, 137, "killed by SIGKILL, perhaps for lack of memory"),
         (-11, 139, "killed by SIGSEGV"),
         (-33, 161, "signal 33"),
     ],
