@@ -265,8 +265,7 @@ def build_bert(config: BertConfig) -> keras.Model:
 def _with_head(backbone: keras.Model, output: str, num_labels: int, dropout: float, name: str) -> keras.Model:
     if num_labels < 1:
         raise ModelError(f"num_labels must be at least 1. Given: {num_labels}.")
-    embeddings = backbone.get_layer("embeddings")
-    initializer = keras.initializers.TruncatedNormal(stddev=embeddings.config.initializer_range)
+    initializer = keras.initializers.TruncatedNormal(stddev=0.02)
     x = keras.layers.Dropout(dropout, name="classifier_dropout")(backbone.output[output])
     # Logits in float32, whatever the policy: losses on half-precision logits lose small probabilities.
     logits = keras.layers.Dense(num_labels, kernel_initializer=initializer, dtype="float32", name="logits")(x)
@@ -274,7 +273,10 @@ def _with_head(backbone: keras.Model, output: str, num_labels: int, dropout: flo
 
 
 def bert_classifier(backbone: keras.Model, num_labels: int, dropout: float = 0.1) -> keras.Model:
-    """Puts a sequence classification head on the pooled output: float32 logits of shape (B, num_labels)."""
+    """Puts a sequence classification head on the pooled output: float32 logits of shape (B, num_labels).
+
+    """Puts a sequence classification head on the pooled output: float32 logits (B, num_labels).
+    """
     return _with_head(backbone, "pooled_output", num_labels, dropout, "bert_classifier")
 
 

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from tfdist.models import bert_classifier
+
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed (pip install 'tfdist[hub]')")
 
 SIZE = {"vocabulary_size": 30, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
@@ -15,18 +17,17 @@ MASK = np.ones_like(IDS)
 
 def _bert():
     backbone = keras_hub.models.BertBackbone(**SIZE, max_sequence_length=8)
-    return backbone, backbone.output["pooled_output"], {"segment_ids": np.zeros_like(IDS)}
+    return backbone, bert_classifier(backbone, num_labels=2), {"segment_ids": np.zeros_like(IDS)}
 
 
 def _distil_bert():
     backbone = keras_hub.models.DistilBertBackbone(**SIZE, max_sequence_length=8)
-    return backbone, backbone.output[:, 0, :], {}
+    return backbone, keras.Model(backbone.input, keras.layers.Dense(2)(backbone.output[:, 0, :])), {}
 
 
 @pytest.mark.parametrize("build", [_bert, _distil_bert])
 def test_backbone_trains(build):
-    backbone, features, more = build()
-    model = keras.Model(backbone.input, keras.layers.Dense(2)(features))
+    backbone, model, more = build()
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = backbone.get_weights()
     inputs = {"token_ids": IDS, "padding_mask": MASK, **more}
