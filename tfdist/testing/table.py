@@ -48,7 +48,7 @@ _INTRODUCTION = f"""# Parity
 
 Each case is one small function that trains, evaluates or predicts. It runs unchanged in plain Keras on one
 device, and under every layout below. A cell is the largest relative difference of any weight, optimizer slot,
-loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, and 0 for `one_device`.
+loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, 0 for `one_device`.
 `FAIL`: out of tolerance, or rows, counts or replicas that do not agree. `error`, `hang`, `crash`: the run did
 not end. An empty cell is not run. The last batch of an epoch is smaller than the others wherever a title says
 "uneven".

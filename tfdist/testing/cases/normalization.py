@@ -94,12 +94,7 @@ def random_masks(context: Context, name: str) -> dict[str, Any]:
     seen: list[np.ndarray] = []
 
     def build() -> keras.Model:
-        layers = [
-            keras.layers.Input((16,)),
-            RANDOM_LAYERS[name](),
-            recorder,
-            keras.layers.Dense(tiny.CLASSES),
-        ]
+        layers = [keras.layers.Input((16,)), RANDOM_LAYERS[name](), Recorder(seen.append)]
         return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
 
     model = tiny.compiled(context, build)

@@ -1,0 +1,150 @@
+"""O16: every row of the data is trained on exactly once in an epoch, whatever it comes from."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist.testing import tiny
+from tfdist.testing.context import Context
+from tfdist.testing.registry import BASE, WIDE, case
+
+COUNT = 40
+
+
+class RowRecorder(keras.Model):
+    """Calls `record` with the ids, the first feature, of the rows that each training step gets."""
+
+    def __init__(self, record: Callable[[np.ndarray], None]) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="zeros")
+        self.record = record
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+    def train_step(self, data: Any) -> Any:
+        features, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+        ids = features[:, 0]
+        # Rows of weight zero are padding.
+        valid = ids if weights is None else tf.boolean_mask(ids, tf.reshape(weights, (-1,)) > 0)
+        tf.py_function(lambda value: self.record(value.numpy()), [valid], [])
+        return super().train_step(data)
+
+
+class EpochIds(keras.callbacks.Callback):
+    """Sorts the recorded ids by epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[list[np.ndarray]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epochs.append([])
+
+    def record(self, ids: np.ndarray) -> None:
+        self.epochs[-1].append(ids)
+
+    def ids(self, epoch: int) -> np.ndarray:
+        return np.concatenate(self.epochs[epoch]).astype("int64")
+
+
+def numbered(count: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features of shape (count, 1) that are the rows' ids, and targets of zero."""
+    ids = np.arange(start, start + count, dtype="float32")[:, None]
+    return ids, np.zeros_like(ids)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of the numbered rows, the last one smaller; reshuffled by nobody."""
+
+    def __len__(self) -> int:
+        return math.ceil(COUNT / tiny.BATCH)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        ids, targets = numbered(COUNT)
+        rows = slice(index * tiny.BATCH, (index + 1) * tiny.BATCH)
+        return ids[rows], targets[rows]
+
+
+def generator() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of new rows for ever."""
+    start = 0
+    while True:
+        yield numbered(tiny.BATCH, start)
+        start += tiny.BATCH
+
+
+def dataset() -> tf.data.Dataset:
+    """The numbered rows, not batched."""
+    return tf.data.Dataset.from_tensor_slices(numbered(COUNT))
+
+
+ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
+    "numpy": lambda: {
+        "x": numbered(COUNT)[0],
+        "y": numbered(COUNT)[1],
+        "batch_size": tiny.BATCH,
+        "shuffle": False,
+    },
+    "numpy shuffled": lambda: {"x": numbered(COUNT)[0], "y": numbered(COUNT)[1], "batch_size": tiny.BATCH},
+    "tf.data": lambda: {"x": dataset().batch(tiny.BATCH)},
+    "tf.data shuffled": lambda: {"x": dataset().shuffle(COUNT).batch(tiny.BATCH)},
+    "tf.data shuffled, batched, prefetched": lambda: {
+        "x": dataset().shuffle(8).batch(tiny.BATCH).map(lambda *row: row).prefetch(1)
+    },
+    "tf.data repeated": lambda: {"x": dataset().repeat().batch(tiny.BATCH), "steps_per_epoch": 3},
+    "pydataset": lambda: {"x": Batches()},
+    "pydataset shuffled": lambda: {"x": Batches(), "shuffle": True},
+    "pydataset threads": lambda: {"x": Batches(workers=2, max_queue_size=2), "shuffle": False},
+    "generator": lambda: {"x": generator(), "steps_per_epoch": 3},
+}
+
+
+def _forget_seeds() -> None:
+    # The harness seeds every case alike in all processes, which would hide workers that shuffle on their own.
+    random.seed(None)
+    np.random.seed(None)
+    tf.random.set_seed(None)
+
+
+@case("O16", each=ONE_EPOCH_EACH, layouts=BASE, quick=True)
+def rows_seen(context: Context, source: str) -> dict[str, Any]:
+    """The ids trained on in each of two epochs; nobody has set a seed."""
+    _forget_seeds()
+    epochs = EpochIds()
+    model = tiny.compiled(
+        context, lambda: RowRecorder(epochs.record), lambda: keras.optimizers.SGD(0.0), lambda: "mse"
+    )
+    model.fit(epochs=2, verbose=0, callbacks=[epochs], **ONE_EPOCH_EACH[source]())
+    found: dict[str, Any] = {f"ids/epoch {epoch}": epochs.ids(epoch) for epoch in range(2)}
+    if source in ("numpy shuffled", "tf.data shuffled"):
+        found["true/another order"] = not np.array_equal(epochs.ids(0), epochs.ids(1))
+    return found
+
+
+@case("O16", layouts=WIDE)
+def rows_seen_by_unequal_workers(context: Context) -> dict[str, Any]:
+    """Workers that hold 36 and 12 rows, or 24, 12 and 12, and say so (auto-sharding off)."""
+    bounds = {1: [0, 48], 2: [0, 36, 48], 3: [0, 24, 36, 48]}[context.num_processes]
+    start, end = bounds[context.process_index : context.process_index + 2]
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    data = (
+        tf.data.Dataset.from_tensor_slices(numbered(end - start, start))
+        .batch(tiny.BATCH)
+        .with_options(options)
+    )
+    epochs = EpochIds()
+    model = tiny.compiled(
+        context, lambda: RowRecorder(epochs.record), lambda: keras.optimizers.SGD(0.0), lambda: "mse"
+    )
+    model.fit(data, epochs=2, validation_data=data, verbose=0, callbacks=[epochs])
+    evaluated = model.evaluate(data, verbose=0)
+    return {"ids/epoch 0": epochs.ids(0), "ids/epoch 1": epochs.ids(1), "metrics/loss": evaluated}
