@@ -275,7 +275,8 @@ def _with_head(backbone: keras.Model, output: str, num_labels: int, dropout: flo
 def bert_classifier(backbone: keras.Model, num_labels: int, dropout: float = 0.1) -> keras.Model:
     """Puts a sequence classification head on the pooled output: float32 logits of shape (B, num_labels).
 
-    """Puts a sequence classification head on the pooled output: float32 logits (B, num_labels).
+    The backbone is one of `build_bert` or `load_bert`, or any model with their input and output names, as
+    KerasHub's.
     """
     return _with_head(backbone, "pooled_output", num_labels, dropout, "bert_classifier")
 
