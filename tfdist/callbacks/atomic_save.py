@@ -19,6 +19,13 @@ _CURES = {
     errno.EROFS: "Choose a folder on a writable file system.",
     errno.EISDIR: "Give the path of a file, not of a folder.",
 }
+_OTHER_CURE = "Check the path and its file system."
+
+
+def cannot_write(path: str, error: OSError, kept: str = "") -> OutputError:
+    """Returns the error to raise for `error`: the path, the reason, what is `kept`, and a cure."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OutputError(f"Cannot write {path!r}: {reason}.{kept} {_CURES.get(error.errno or 0, _OTHER_CURE)}")
 
 
 def write_atomically(path: str, write: Callable[[str], None]) -> None:
@@ -42,10 +49,9 @@ def write_atomically(path: str, write: Callable[[str], None]) -> None:
             os.fsync(file.fileno())  # the rename must not reach the disk before the content
         os.replace(temporary, target)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        kept = " The file that was there is unchanged." if target.is_file() else ""
-        cure = _CURES.get(error.errno or 0, "Check the path and its file system.")
-        raise OutputError(f"Cannot write {path!r}: {reason}.{kept} {cure}") from error
+        raise cannot_write(
+            path, error, " The file that was there is unchanged." if target.is_file() else ""
+        ) from error
     finally:
         with suppress(OSError):  # gone after the rename; after a failure it must not stay
             temporary.unlink()

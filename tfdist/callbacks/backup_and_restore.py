@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from tfdist._internals.coordination import barrier, broadcast_json
-from tfdist.errors import ConfigError, ModelError, OutputError, UnsupportedError
+from tfdist.callbacks.atomic_save import cannot_write
+from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.runtime.process import is_chief
 
 
@@ -82,10 +83,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             shutil.rmtree(folder, ignore_errors=True)  # left by an earlier run that was longer
             os.replace(temporary, folder)
         except OSError as error:
-            raise OutputError(
-                f"Cannot write the backup {str(folder)!r}: {error}. The backup before it is unchanged. "
-                "Free some space or choose another backup_dir."
-            ) from error
+            raise cannot_write(str(folder), error, " The backup before it is unchanged.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if previous not in (None, folder.name):

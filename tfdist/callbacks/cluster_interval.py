@@ -24,7 +24,7 @@ def summarize(intervals: Sequence[Interval]) -> dict[str, float]:
     tokens: list[int] = [interval.tokens for interval in intervals if interval.tokens is not None]
     if len(examples) == len(intervals):
         scalars[EXAMPLES_PER_SEC] = sum(examples) / seconds
-    if len(tokens) == len(intervals) and sum(tokens):
+    if len(tokens) == len(intervals) and any(tokens):
         scalars["throughput/tokens_per_sec"] = sum(tokens) / seconds
     inputs: list[float] = [interval.input_s for interval in intervals if interval.input_s is not None]
     if len(inputs) == len(intervals):

@@ -33,8 +33,8 @@ class GradientNorm:
         """For the optimizer, in a replica or outside: the summed gradients, `None` where there is none."""
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.replica_id_in_sync_group == 0:  # the same on all
-            present = [gradient for gradient in gradients if gradient is not None]
-            self._norm.assign(tf.cast(tf.linalg.global_norm(present), tf.float32))
+            dense = [getattr(gradient, "values", gradient) for gradient in gradients if gradient is not None]
+            self._norm.assign(tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in dense]))
 
     def read(self) -> float | None:
         """Returns the last norm; `None` where none was recorded. Waits for the step that is running."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from tfdist._internals.coordination import barrier
-from tfdist.callbacks.atomic_save import AtomicModel
+from tfdist.callbacks.atomic_save import AtomicModel, cannot_write
 from tfdist.runtime.process import is_chief
 
 
@@ -20,8 +22,17 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(AtomicModel(model))
+        self.async_safe = self.save_freq == "epoch"  # then Keras need not wait for each step's logs
         if not is_chief():
             self.verbose = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        with self._folder_errors():
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        with self._folder_errors():
+            super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
@@ -34,3 +45,11 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes back what `get_state` gave: a worse model then does not replace the best one."""
         self.best = state["best"]
+
+    @contextmanager
+    def _folder_errors(self) -> Iterator[None]:
+        """Keras makes the folder before it saves; what goes wrong there is said like the rest."""
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.filepath, error) from error

@@ -40,7 +40,8 @@ class StepMeter:
 
     Args:
         model: The model that `fit` trains.
-        global_batch_size: Examples in one step over all replicas; needed for own training steps alone.
+        global_batch_size: Examples in one step over all replicas; needed only for models with a training
+            function of their own.
         num_steps: Steps of an epoch, where known.
     """
 
@@ -128,7 +129,7 @@ class StepMeter:
         for metric in self._model.metrics:
             if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
                 count = round(float(keras.ops.convert_to_numpy(metric.count)))
-                return count if count or step == 0 else None  # 0 later on: an own training step keeps no loss
+                return count if count or step == 0 else None  # 0 later on: this training step keeps no loss
         return None
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.replica_batch import ReplicaBatch
+from tfdist._internals.replica_batch import ReplicaBatch, needs_replica_batches
+from tfdist.callbacks.probed_function import ProbedFunction
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Counts:
 class StepProbe:
     """Counts examples, tokens and the seconds in which the training step waited for its batch.
 
-    A callback attaches one to the model with `StepProbe.of(model)`; a training function that finds
-    `model.step_probe` takes each batch through `get_next`. Without a probe the step is as before. The totals
-    are plain variables on the host, so reading them waits for no accelerator.
+    `StepProbe.of(model)` attaches one. With one replica it then stands around Keras's training function; with
+    more, the training function of tfdist's strategies takes each batch through `model.step_probe.get_next`.
+    Without a probe the step is as before. The totals are plain variables on the host, so that reading them
+    waits for no accelerator.
 
     `input_s` is the time between asking the iterator and having the batch, on the host. On the CPU that is
     time lost; on an accelerator, which may still be busy with the step before, it is the most that can be
@@ -42,28 +44,33 @@ class StepProbe:
 
     @classmethod
     def of(cls, model: keras.Model) -> StepProbe:
-        """Returns the model's probe, made and attached where there is none."""
+        """Returns the model's probe, made and attached where there is none; for `on_train_begin`."""
         probe = getattr(model, "step_probe", None)
         if probe is None:
             probe = model.step_probe = cls()
-            if model.train_function is not None:
-                model.make_train_function(force=True)  # traced before there was a probe
+            model.make_train_function(force=True)  # the one that is there may be traced without a probe
+        if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
+            model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
         return probe
 
     def get_next(self, get_next: Callable[[], Any]) -> Any:
-        """Returns `get_next()`, a batch of `x`, `(x, y)` or `(x, y, sample_weight)`, counted and timed.
+        """Returns the batch that `get_next()` gives, timed and counted.
 
-        For the training function, in cross-replica context; the batch may hold per-replica values.
+        For a compiled training function, in cross-replica context.
         """
-        self.is_connected = True
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = get_next()
-        parts = _local_parts(batch)
-        tensors = [tensor for part in parts for tensor in tf.nest.flatten(part, expand_composites=True)]
+        tensors = tf.nest.flatten(_local_parts(batch), expand_composites=True)
         with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
-            self._input_s.assign_add(tf.timestamp() - begin)
-        for part in parts:
+            self.add(batch, tf.timestamp() - begin)
+        return batch
+
+    def add(self, batch: Any, input_s: tf.Tensor) -> None:
+        """Counts a batch, `x`, `(x, y)` or `(x, y, sample_weight)`, that came after `input_s` seconds."""
+        self.is_connected = True
+        self._input_s.assign_add(input_s)
+        for part in _local_parts(batch):
             data, num_examples = part, None
             if isinstance(part, ReplicaBatch):  # the rows after `num_valid` are padding
                 data, num_examples = part.data, part.num_valid
@@ -71,7 +78,6 @@ class StepProbe:
             num_examples = _num_rows(x) if num_examples is None else num_examples
             self._examples.assign_add(num_examples)
             self._tokens.assign_add(_num_tokens(x, num_examples))
-        return batch
 
     def read(self) -> Counts:
         return Counts(
@@ -79,6 +85,17 @@ class StepProbe:
             tokens=int(self._tokens.numpy()),
             input_s=float(self._input_s.numpy()),
         )
+
+
+def _is_stock(model: keras.Model) -> bool:
+    """Whether the training function is Keras's own for one replica, which takes batches from any iterator."""
+    strategy = model.distribute_strategy
+    return (
+        strategy.num_replicas_in_sync == 1
+        and not needs_replica_batches(strategy)
+        and model.steps_per_execution == 1  # several would be unrolled
+        and type(model).make_train_function is keras.Model.make_train_function
+    )
 
 
 def _local_parts(batch: Any) -> list[Any]:

@@ -37,8 +37,8 @@ class TensorBoard(keras.callbacks.Callback):
         profile_batch: Steps of a fit to profile on the chief: 0 for none, a step, `(first, last)` or
             `"first,last"`.
         run_config: Dataclass or mapping that is shown as a table.
-        global_batch_size: Examples in one step over all replicas; needed only for models with a training step
-            of their own, where they cannot be counted.
+        global_batch_size: Examples in one step over all replicas; needed only for models with a training
+            function of their own, where they cannot be counted.
 
     Raises:
         ConfigError: `update_freq` or `profile_batch` is not one of the above.

@@ -26,8 +26,8 @@ class Throughput(keras.callbacks.Callback):
     to `fit` on every worker.
 
     Args:
-        global_batch_size: Examples in one step over all replicas; needed only for models with a training step
-            of their own, where they cannot be counted.
+        global_batch_size: Examples in one step over all replicas; needed only for models with a training
+            function of their own, where they cannot be counted.
     """
 
     async_safe = True  # on_train_batch_end only adds a number that is there

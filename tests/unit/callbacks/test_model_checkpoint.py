@@ -52,3 +52,10 @@ def test_failed_save_keeps_the_previous_model(model, data, tmp_path: Path, monke
         model.fit(*data, batch_size=8, verbose=0, callbacks=[ModelCheckpoint(str(path))])
     assert path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
+
+
+def test_folder_that_cannot_be_made(model, data, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    callback = ModelCheckpoint(str(tmp_path / "file" / "folder" / "m.keras"))
+    with pytest.raises(OutputError, match=r"m\.keras.*Check the path"):
+        model.fit(*data, batch_size=8, verbose=0, callbacks=[callback])

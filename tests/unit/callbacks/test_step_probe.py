@@ -81,7 +81,57 @@ def test_attached_once_and_the_old_training_function_goes(model, data) -> None:
     model.fit(*data, verbose=0)
     before = model.train_function
     probe = StepProbe.of(model)
-    assert model.train_function is not before  # it was traced without a probe
+    around = model.train_function
+    assert around is not before  # it may be traced without a probe
     assert StepProbe.of(model) is probe
+    assert model.train_function is around
     assert not any("probe" in variable.path for variable in model.variables)
     keras.models.clone_model(model)
+
+
+def test_probed_step_trains_alike_and_is_not_traced_more_often(data) -> None:
+    weights, losses = [], []
+    traces: dict[bool, int] = {False: 0, True: 0}
+
+    class Counted(keras.Sequential):
+        def train_step(self, data):
+            traces[probed] += 1
+            return super().train_step(data)
+
+    for probed in (False, True):
+        keras.utils.set_random_seed(7)
+        model = Counted([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+        model.compile(keras.optimizers.Adam(0.1), "mse")
+        if probed:
+            probe = StepProbe.of(model)
+        for _ in range(2):  # 5 batches, the last of another size
+            losses.append(model.fit(*data, batch_size=8, epochs=2, verbose=0).history["loss"])
+        weights.append(model.get_weights())
+    np.testing.assert_array_equal(weights[0][0], weights[1][0])
+    assert losses[:2] == losses[2:]
+    assert traces[True] <= traces[False]
+    assert probe.read().examples == 4 * 37
+    assert probe.read().input_s > 0
+
+
+def test_data_of_unknown_length_ends_as_before(model, data) -> None:
+    probe = StepProbe.of(model)
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(8).filter(lambda x, y: True)
+    history = model.fit(dataset, epochs=2, verbose=0)
+    assert len(history.epoch) == 2
+    assert probe.read().examples == 2 * 37
+    assert int(model.optimizer.iterations) == 10
+
+
+def test_inputs_may_be_absent(data) -> None:
+    x, absent = keras.Input((4,)), keras.Input((4,), optional=True)
+
+    class Either(keras.layers.Layer):
+        def call(self, x, y=None):
+            return x if y is None else x + y
+
+    model = keras.Model([x, absent], keras.layers.Dense(2)(Either()(x, absent)))
+    model.compile("sgd", "mse")
+    probe = StepProbe.of(model)
+    model.fit([data[0], None], data[1], batch_size=8, verbose=0)
+    assert probe.read().examples == 37

@@ -72,7 +72,7 @@ def test_epochs_are_the_history(model, data, tmp_path: Path) -> None:
     assert set(held_out) == {"epoch_loss", "epoch_mae"}
     assert set(train) == {
         *("epoch_loss", "epoch_mae", "epoch_learning_rate"),
-        *("throughput/examples_per_sec", "step_time/total_ms"),
+        *("throughput/examples_per_sec", "step_time/total_ms", "step_time/input_ms", "step_time/compute_ms"),
         *("optimizer/learning_rate", "memory/process_gib", "run/strategy"),
     }
     assert [step for step, _ in train["step_time/total_ms"]] == [5, 10, 15]
@@ -170,19 +170,26 @@ def test_probes(probed_model, tmp_path: Path) -> None:
     assert recorded[0] > recorded[1] > norm > 0  # all batches are alike, and the loss falls
 
 
-def test_own_training_step_needs_the_batch_size(data, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("global_batch_size", "rate_is_known"), [(None, False), (8, True)])
+def test_own_training_function_needs_the_batch_size(
+    data, tmp_path: Path, global_batch_size, rate_is_known
+) -> None:
     class Own(keras.Sequential):
-        def train_step(self, data):
-            return {"loss": tf.reduce_mean(self(data[0], training=True))}
+        def make_train_function(self, force: bool = False):
+            def train_function(iterator):
+                return {"loss": tf.reduce_mean(self(next(iterator)[0], training=True))}
 
-    for number, size in enumerate([None, 8]):
-        model = Own([keras.Input((4,)), keras.layers.Dense(1)])
-        model.compile()
-        folder = tmp_path / str(number)
-        model.fit(*data, batch_size=8, verbose=0, callbacks=[TensorBoard(folder, global_batch_size=size)])
-        train = _read(folder / "train")
-        assert ("throughput/examples_per_sec" in train) == (size is not None)
-        assert "step_time/total_ms" in train
+            self.train_function = train_function
+
+    model = Own([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile()
+    model.fit(
+        *data, batch_size=8, verbose=0, callbacks=[TensorBoard(tmp_path, global_batch_size=global_batch_size)]
+    )
+    train = _read(tmp_path / "train")
+    assert ("throughput/examples_per_sec" in train) == rate_is_known
+    assert "step_time/total_ms" in train
+    assert "step_time/input_ms" not in train
 
 
 def test_other_workers_write_nothing_but_take_part(model, data, tmp_path: Path, become_worker) -> None:
