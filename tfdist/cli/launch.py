@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfdist.cluster.hosts import DEFAULT_PORT, number_ports, parse_hosts
 from tfdist.errors import ConfigError, did_you_mean
+from tfdist.launch.gpus import list_gpus
 from tfdist.launch.local import run_workers
 from tfdist.launch.plan import WorkerPlan, plan_workers
 from tfdist.launch.ports import check_ports_free, find_free_ports
@@ -130,6 +131,8 @@ def _plan(
         command,
         num_cpus=_num_cpus(),
         environ=os.environ,
+        # Of the other hosts' GPUs, which a dry run of all may show, nothing is known here.
+        gpus=list_gpus(os.environ) if len(hosts) == 1 or args.host_index is not None else (),
         devices_per_worker=args.devices_per_worker,
     )
 

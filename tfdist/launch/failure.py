@@ -58,18 +58,24 @@ class Failure:
         return f"killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
 
     @property
+    def is_killed(self) -> bool:
+        """Whether a signal from outside ended it; TensorFlow aborts itself when its cluster breaks."""
+        return self.returncode < 0 and self.returncode != -signal.SIGABRT
+
+    @property
     def own_error(self) -> str:
         """Its last traceback and what follows, else its last lines; without C++ log lines if possible."""
-        lines = [line for line in self.stderr if not _CPP_LOG.match(line)] or list(self.stderr)
-        if self.returncode > 0:  # who is killed has no traceback of its own, at most an old one
-            lines = lines[_start_of_last_traceback(lines) :]
+        lines = [line for line in self.stderr if not _CPP_LOG.match(line)]
+        if self.is_killed:  # it has no traceback of its own, at most an old one
+            return "\n".join(lines[-20:]).strip("\n")
+        lines = lines or list(self.stderr)
+        lines = lines[_start_of_last_traceback(lines) :]
         return "\n".join(lines[-_MAX_LINES:]).strip("\n")
 
     @property
     def is_peer_noise(self) -> bool:
         """Whether it only reports that another worker went away."""
-        # TensorFlow aborts the process when its cluster breaks; other signals come from outside.
-        if self.returncode < 0 and self.returncode != -signal.SIGABRT:
+        if self.is_killed:
             return False
         lines = self.own_error.splitlines() if _TRACEBACK in self.own_error else self.stderr
         # The last lines of a traceback are the message; the code above may quote anything.

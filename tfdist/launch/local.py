@@ -206,8 +206,8 @@ def _fail(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]) -> 
             error=True,
         )
     cause = first_cause(failures)
-    title = "Its own error:" if cause.returncode > 0 else "Its last lines:"
-    told = f"{title}\n{cause.own_error}" if cause.own_error else "It wrote nothing to standard error."
+    title = "Its last lines" if cause.is_killed else "Its own error"
+    told = f"{title}:\n{cause.own_error}" if cause.own_error else "It wrote no error."
     screen.line(f"[tfdist] {cause.name} failed first: {cause.reason}. {told}", error=True)
     return cause.exit_code
 

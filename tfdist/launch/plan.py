@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfdist.cluster.spec import ClusterInfo
+from tfdist.launch.gpus import share_gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ def plan_workers(
     *,
     num_cpus: int,
     environ: Mapping[str, str],
+    gpus: tuple[str, ...] = (),
     devices_per_worker: int | None = None,
 ) -> tuple[WorkerPlan, ...]:
     """Plans the workers of one host.
@@ -51,21 +53,23 @@ def plan_workers(
         command: program and arguments of every worker.
         num_cpus: cores that the workers of this host share.
         environ: the launcher's environment; thread settings in it are left as they are.
+        gpus: GPUs that the workers of this host share, as `CUDA_VISIBLE_DEVICES` names them.
         devices_per_worker: devices that each worker uses, or None for its own choice.
 
     Raises:
-        ClusterError: an address is malformed or given twice.
+        ClusterError: an address is malformed or given twice, or the GPUs do not suffice.
     """
     shared = {name: value for name, value in _threads(num_cpus, len(local), devices_per_worker or 1).items()}
     shared = {name: value for name, value in shared.items() if name not in environ}
     shared["PYTHONUNBUFFERED"] = "1"  # else the last lines of a killed worker are lost
-    shared["TFDIST_LOCAL_NUM_PROCESSES"] = str(len(local))
     if devices_per_worker is not None:
         shared["TFDIST_DEVICES_PER_WORKER"] = str(devices_per_worker)
     plans = []
-    for local_index, index in enumerate(local):
+    for index, own_gpus in zip(local, share_gpus(gpus, len(local), devices_per_worker), strict=True):
         cluster = ClusterInfo(workers=tuple(addresses), task_index=index, source="tfdist launch")
-        env = {"TF_CONFIG": cluster.to_tf_config(), "TFDIST_LOCAL_PROCESS_INDEX": str(local_index), **shared}
+        env = {"TF_CONFIG": cluster.to_tf_config(), **shared}
+        if own_gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
         plans.append(WorkerPlan(process_index=index, command=tuple(command), env=env))
     return tuple(plans)
 

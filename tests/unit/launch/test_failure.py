@@ -49,6 +49,7 @@ def test_own_error_without_a_traceback_is_the_tail():
 def test_only_cpp_log_is_shown_as_it_is():
     lines = ["E0000 00:00:1700000000.123456    12 agent.cc:516] UNAVAILABLE: gone"]
     assert failure(returncode=-signal.SIGABRT, stderr=lines).own_error == lines[0]
+    assert failure(returncode=-signal.SIGKILL, stderr=lines).own_error == ""
 
 
 @pytest.mark.parametrize(
