@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ class Context:
         strategy: The strategy of this process, or None for plain Keras.
         process_index: Index of this process in its layout.
         folder: Scratch folder of this case, shared by the processes of the layout.
+        unseeded: TensorFlow's global seed as the strategy left it in a script that sets none.
     """
 
     layout: Layout
     strategy: tf.distribute.Strategy | None
     process_index: int
     folder: Path
+    unseeded: int | None = None
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         """The scope in which models are built and compiled."""
@@ -74,6 +77,14 @@ class Context:
         np.save(self.folder / f"{name}.{self.process_index}.npy", value)
         self.meet(name)
         return [np.load(self.folder / f"{name}.{index}.npy") for index in range(self.num_processes)]
+
+    def forget_seeds(self) -> None:
+        """Undoes the seeds that the harness gives every case, alike in all processes."""
+        import tensorflow as tf
+
+        random.seed(None)
+        np.random.seed(None)
+        tf.random.set_seed(self.unseeded)
 
     def on_chief(self, name: str, action: Callable[[], object]) -> None:
         """Runs `action` in process 0 while the others wait for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,17 +106,10 @@ ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def _forget_seeds() -> None:
-    # The harness seeds every case alike in all processes, which would hide workers that shuffle on their own.
-    random.seed(None)
-    np.random.seed(None)
-    tf.random.set_seed(None)
-
-
 @case("O16", each=ONE_EPOCH_EACH, layouts=BASE, quick=True)
 def rows_seen(context: Context, source: str) -> dict[str, Any]:
     """The ids trained on in each of two epochs; nobody has set a seed."""
-    _forget_seeds()
+    context.forget_seeds()
     epochs = EpochIds()
     model = tiny.compiled(
         context, lambda: RowRecorder(epochs.record), lambda: keras.optimizers.SGD(0.0), lambda: "mse"

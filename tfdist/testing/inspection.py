@@ -1,0 +1,68 @@
+"""Looks into compiled training functions: how often they were traced, what collectives they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+# Traced functions are reached through closures and attributes of these; nothing else is followed.
+_FOLLOWED = ("__wrapped__", "__func__", "func", "__self__", "_python_function", "python_function")
+
+
+def traced_functions(function: Any) -> list[Any]:
+    """Returns the `tf.function`s that a function is, or holds in its closure, at any depth.
+
+    Args:
+        function: Such as `model.train_function` after `fit`.
+    """
+    found, seen = [], set()
+    pending = [function]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if hasattr(current, "experimental_get_tracing_count"):
+            found.append(current)
+        pending.extend(_neighbours(current))
+    return found
+
+
+def _neighbours(current: Any) -> Iterator[Any]:
+    for cell in getattr(current, "__closure__", None) or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            continue
+        if callable(content):
+            yield content
+    for name in _FOLLOWED:
+        value = getattr(current, name, None)
+        if callable(value) and not hasattr(value, "layers"):
+            yield value
+
+
+def count_collectives(model: Any) -> int:
+    """Returns the number of collective operations in the largest graph of the model's training function.
+
+    Counted over all local devices, as written in the graph: two devices that reduce one pack count as two.
+
+    Raises:
+        ValueError: The model has not been trained yet.
+    """
+    counts = [
+        _collectives(concrete.graph.as_graph_def())
+        for function in traced_functions(model.train_function)
+        for concrete in function._list_all_concrete_functions()
+    ]
+    if not counts:
+        raise ValueError("The model has no traced training function; count after the first `fit`.")
+    return max(counts)
+
+
+def _collectives(graph: Any) -> int:
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    # Assigning group and instance keys is bookkeeping of the graph, not communication.
+    return sum(
+        node.op.startswith("Collective") and not node.op.startswith("CollectiveAssign") for node in nodes
+    )
