@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
@@ -22,6 +23,9 @@ def _summed_first(stock: Any) -> Any:
         step = current_step()
         if step is not None:
             grads = step.sum_gradients(grads)
+        norm = getattr(self, "gradient_norm", None)  # attached by a callback that wants to see it
+        if norm is not None and (step is not None or tf.distribute.get_strategy().num_replicas_in_sync == 1):
+            norm.record(grads)
         return stock(self, grads)
 
     return _clip_gradients

@@ -24,6 +24,7 @@ _MODULES = (
     "epoch_iterator",
     "train_function",
     "predict_function",
+    "fit",
 )
 
 

@@ -71,7 +71,8 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
             # The user distributed the data: the share of each replica is counted here.
             data, step = _counted(data)
         with replica_step(step):
-            step.wants_stop = wants_stop
+            # A copy, because TensorFlow takes one and the same eager tensor for a value that is reduced already.
+            step.wants_stop = tf.identity(wants_stop)
             step.shared = None
             logs = step_function(data)
             return _global_logs(model, step, logs)

@@ -46,6 +46,11 @@ def _make(stock: Any) -> Any:
         if not needs_replica_batches(strategy):
             return stock(self, step_function)
         replica_function = synchronized(self, step_function)
+        # A callback that measures attaches this (tfdist.callbacks.step_probe) before the function is made.
+        probe = getattr(self, "step_probe", None) if step_function == self.train_step else None
+
+        def next_batch(iterator: Any) -> Any:
+            return next(iterator) if probe is None else probe.get_next(lambda: next(iterator))
 
         def one_step(batch: Any, wants_stop: tf.Tensor) -> Any:
             logs = strategy.run(replica_function, args=(batch, wants_stop))
@@ -53,13 +58,13 @@ def _make(stock: Any) -> Any:
 
         def one_step_of(iterator: Any, wants_stop: tf.Tensor) -> Any:
             # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
-            return compiled_step(next(iterator), wants_stop)
+            return compiled_step(next_batch(iterator), wants_stop)
 
         def many_steps(iterator: Any, wants_stop: tf.Tensor, steps: tf.Tensor) -> Any:
             logs = _Logs()
             _, vector = tf.while_loop(
                 lambda step, _: step < steps,
-                lambda step, _: (step + 1, logs.pack(one_step(next(iterator), wants_stop))),
+                lambda step, _: (step + 1, logs.pack(one_step(next_batch(iterator), wants_stop))),
                 (0, tf.zeros([0])),
                 shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
             )

@@ -8,7 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist._internals.fit import set_callback_adapter
 from tfdist._internals.registry import apply_patches
+from tfdist.callbacks.adopt import adopt_callbacks
 from tfdist.errors import ConfigError, did_you_mean
 
 # Name -> module and function or class; each module is imported when its strategy is asked for.
@@ -53,4 +55,5 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
             )
     strategy = build(**{option: value for option, value in options.items() if value is not None})
     apply_patches()
+    set_callback_adapter(adopt_callbacks)
     return strategy
