@@ -18,8 +18,11 @@ from typing import Any, get_type_hints
 import yaml
 
 from tfdist.config.schema import RunConfig
-from tfdist.config.values import check_value, item_type, misfit, parse_text
+from tfdist.config.values import check_limits, check_value, item_type, misfit, parse_text
 from tfdist.errors import ConfigError, did_you_mean
+
+_Setting = tuple[Any, str]
+"""A value and where it was given: file and line, or flag."""
 
 
 def load_config(
@@ -35,17 +38,18 @@ def load_config(
     Raises:
         ConfigError: the file is missing or malformed, a key is unknown, or a value does not fit its field.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, _Setting] = {}
     if path is not None:
         settings |= _read_yaml(Path(path))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"--set takes KEY=VALUE, got {override!r}. Write e.g. --set training.epochs=2.")
-        settings[key.strip()] = parse_text(text.strip(), key.strip(), _leaf(key.strip(), "--set"), "--set")
+        key = key.strip()
+        settings[key] = parse_text(text.strip(), key, _leaf(key, "--set"), "--set"), "--set"
     for key, value in (values or {}).items():
         if value is not None:
-            settings[key] = check_value(value, key, _leaf(key, "flag"), "flag")
+            settings[key] = check_value(value, key, _leaf(key, "flag"), "flag"), "flag"
     config: RunConfig = _build(RunConfig, settings)
     return config
 
@@ -101,7 +105,7 @@ def _leaf(key: str, origin: str) -> Any:
     raise ConfigError(f"{origin}: unknown key {key!r}.{hint} Allowed here: {', '.join(siblings)}.")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, _Setting]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except FileNotFoundError:
@@ -126,7 +130,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return dict(_flatten(root, "", path))
 
 
-def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[str, _Setting]]:
     seen = set()
     for key_node, value_node in node.value:
         origin = f"{path}:{key_node.start_mark.line + 1}"
@@ -144,8 +148,7 @@ def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[
                     f"{origin}: {key!r} is a section and needs keys below it, got {value_node.value!r}."
                 )
             continue
-        hint = _leaf(key, origin)
-        yield key, _from_node(value_node, key, hint, origin)
+        yield key, (_from_node(value_node, key, _leaf(key, origin), origin), origin)
 
 
 def _is_null(node: yaml.Node) -> bool:
@@ -166,11 +169,15 @@ def _kind(node: yaml.Node) -> str:
     return f"a {type(node).__name__.removesuffix('Node').lower()}"
 
 
-def _build(section: Any, settings: Mapping[str, Any], prefix: str = "") -> Any:
+def _build(section: Any, settings: Mapping[str, _Setting], prefix: str = "") -> Any:
     chosen: dict[str, Any] = {}
-    for name, hint in get_type_hints(section).items():
+    hints = get_type_hints(section)
+    for field in dataclasses.fields(section):
+        hint, key = hints[field.name], prefix + field.name
         if dataclasses.is_dataclass(hint):
-            chosen[name] = _build(hint, settings, f"{prefix}{name}.")
-        elif prefix + name in settings:
-            chosen[name] = settings[prefix + name]
+            chosen[field.name] = _build(hint, settings, f"{key}.")
+        elif key in settings:
+            value, origin = settings[key]
+            check_limits(value, key, field.metadata["at_least"], field.metadata["at_most"], origin)
+            chosen[field.name] = value
     return section(**chosen)

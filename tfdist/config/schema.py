@@ -1,6 +1,6 @@
 """What a run can be told, as frozen dataclasses. The command line, YAML files and code all fill these.
 
-Each field's metadata holds its help text; `loader.py` checks types and allowed values.
+Each field's metadata holds its help text and limits; `loader.py` checks types, allowed values and limits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, at_least: float | None = None, at_most: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +18,12 @@ class StrategyConfig:
     """Which strategy distributes the run, and its options."""
 
     name: str = _option("auto", "strategy by name, or auto")
-    devices: int | None = _option(None, "local devices for mirrored (default: all)")
-    devices_per_worker: int | None = _option(None, "devices of each worker for multi_worker_mirrored")
+    devices: int | None = _option(None, "local devices for mirrored (default: all)", at_least=1)
+    devices_per_worker: int | None = _option(
+        None, "devices of each worker for multi_worker_mirrored", at_least=1
+    )
     communication: Literal["auto", "ring", "nccl"] = _option("auto", "collective implementation")
-    timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait")
+    timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait", at_least=1)
     tpu: str = _option("local", "TPU address, or local")
 
 
@@ -30,12 +32,14 @@ class DataConfig:
     """Where the examples come from and how they become batches."""
 
     path: str = _option("", "file, folder of splits, or tfds:NAME")
-    format: Literal["auto", "tsv", "csv", "jsonl", "conll", "tfrecord", "tfds"] = _option("auto", "file format")
+    format: Literal["auto", "tsv", "csv", "jsonl", "conll", "tfrecord", "tfds"] = _option(
+        "auto", "file format"
+    )
     text_column: str = _option("text", "column with the text")
     label_column: str = _option("label", "column with the label")
-    max_length: int = _option(128, "longest sequence, in tokens")
+    max_length: int = _option(128, "longest sequence, in tokens", at_least=1)
     padding: Literal["bucket", "fixed"] = _option("bucket", "pad to the bucket's length or to max_length")
-    bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens")
+    bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens", at_least=1)
     shuffle: bool = _option(True, "show the training examples in a new order each epoch")
     cache: bool = _option(True, "keep the tokenized examples in memory")
 
@@ -45,32 +49,34 @@ class ModelConfig:
     """Which model, and what of it is changed."""
 
     name: str = _option("minilm", "minilm, bert, bigru, or a folder in the Hugging Face layout")
-    dropout: float | None = _option(None, "dropout rate in place of the model's own")
+    dropout: float | None = _option(None, "dropout rate in place of the model's own", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW and its learning-rate schedule."""
 
-    learning_rate: float = _option(5e-5, "peak learning rate")
-    weight_decay: float = _option(0.01, "decoupled weight decay; biases and norms are left out")
-    warmup_fraction: float = _option(0.1, "share of the steps with linear warm-up")
+    learning_rate: float = _option(5e-5, "peak learning rate", at_least=0)
+    weight_decay: float = _option(0.01, "decoupled weight decay; biases and norms are left out", at_least=0)
+    warmup_fraction: float = _option(0.1, "share of the steps with linear warm-up", at_least=0, at_most=1)
     schedule: Literal["linear", "cosine", "constant"] = _option("linear", "decay after the warm-up")
-    global_clipnorm: float | None = _option(1.0, "limit of the global gradient norm")
+    global_clipnorm: float | None = _option(1.0, "limit of the global gradient norm", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The fit itself."""
 
-    epochs: int = _option(3, "passes over the training split")
-    global_batch_size: int = _option(32, "examples in one step, over all replicas")
+    epochs: int = _option(3, "passes over the training split", at_least=1)
+    global_batch_size: int = _option(32, "examples in one step, over all replicas", at_least=1)
     precision: Literal["float32", "bfloat16", "float16"] = _option("float32", "compute precision")
-    gradient_accumulation_steps: int | None = _option(None, "batches for one update")
-    steps_per_execution: int = _option(1, "steps in one call of the compiled function")
-    max_steps: int | None = _option(None, "stop after so many training steps")
-    seed: int = _option(0, "seed of weights, shuffling and dropout")
-    patience: int | None = _option(None, "stop after so many epochs without a better validation loss")
+    gradient_accumulation_steps: int | None = _option(None, "batches for one update", at_least=1)
+    steps_per_execution: int = _option(1, "steps in one call of the compiled function", at_least=1)
+    max_steps: int | None = _option(None, "stop after so many training steps", at_least=1)
+    seed: int = _option(0, "seed of weights, shuffling and dropout", at_least=0)
+    patience: int | None = _option(
+        None, "stop after so many epochs without a better validation loss", at_least=0
+    )
     profile_steps: str | None = _option(None, "steps to profile for TensorBoard, as FIRST,LAST")
 
 
@@ -78,7 +84,9 @@ class TrainingConfig:
 class RunConfig:
     """Everything that `tfdist train` needs."""
 
-    task: Literal["text-classification", "token-classification"] = _option("text-classification", "what to learn")
+    task: Literal["text-classification", "token-classification"] = _option(
+        "text-classification", "what to learn"
+    )
     output: str = _option("runs/latest", "folder for logs, checkpoints and exports; must be empty or absent")
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -53,6 +53,20 @@ def check_value(value: Any, key: str, hint: Any, origin: str) -> Any:
     raise misfit(repr(value), key, hint, origin)
 
 
+def check_limits(value: Any, key: str, at_least: float | None, at_most: float | None, origin: str) -> None:
+    """Refuses a number below `at_least` or above `at_most`, where these are given.
+
+    Raises:
+        ConfigError: the value is outside.
+    """
+    if value is None:
+        return
+    if at_least is not None and value < at_least:
+        raise ConfigError(f"{origin}: {key} must be at least {at_least:g}, got {value:g}.")
+    if at_most is not None and value > at_most:
+        raise ConfigError(f"{origin}: {key} must be at most {at_most:g}, got {value:g}.")
+
+
 def item_type(hint: Any) -> Any:
     """Returns X of `tuple[X, ...]` (also as a member of a union), else None."""
     for option in _options(hint):

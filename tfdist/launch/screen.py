@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import re
+import shutil
 import threading
 from typing import TextIO
+
+_ESCAPE = re.compile(r"(\x1b\[[0-9;]*[A-Za-z])")
 
 
 class Screen:
@@ -45,12 +49,26 @@ class Screen:
             self._bar = ""
 
     def _show(self, text: str) -> None:
-        self._write(self._stdout, "\r" + text)
+        if self._is_terminal:
+            # A bar that wraps to the next line could not be written over.
+            text = _cut(text, shutil.get_terminal_size().columns - 1)
+        self._write(self._stdout, "\r" + text + ("\x1b[K" if self._is_terminal else ""))
         self._bar = text
 
     def _write(self, stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
+
+
+def _cut(text: str, width: int) -> str:
+    """Returns at most `width` visible characters of `text`, with all its escape sequences."""
+    parts = []
+    for part in _ESCAPE.split(text):
+        if not part.startswith("\x1b"):
+            part = part[:width]
+            width -= len(part)
+        parts.append(part)
+    return "".join(parts)
 
 
 class WorkerOutput:

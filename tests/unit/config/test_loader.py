@@ -73,6 +73,8 @@ def test_empty_file_and_empty_section_are_the_defaults(write):
         ("data: {shuffle: maybe}", 1, ["true or false", "'maybe'"]),
         ("optimizer: {learning_rate: .nan}", 1, ["finite number"]),
         ("optimizer: {learning_rate: inf}", 1, ["finite number"]),
+        ("training:\n  epochs: 0", 2, ["training.epochs must be at least 1, got 0."]),
+        ("model: {dropout: 1.5}", 1, ["model.dropout must be at most 1, got 1.5."]),
         ("output: a\noutput: b", 2, ["given twice"]),
         ("- a\n- b", 1, ["mapping", "a sequence"]),
         ("just words", 1, ["mapping", "a scalar"]),
@@ -120,6 +122,13 @@ def test_override_of_optional_field():
     assert load_config(None, ["training.max_steps=5"]).training.max_steps == 5
     assert load_config(None, ["training.max_steps=null"]).training.max_steps is None
     assert load_config(None, ["output=a=b"]).output == "a=b"
+
+
+def test_limits_hold_for_overrides_and_flags():
+    assert "--set: training.epochs must be at least 1, got -1." in refused(None, ["training.epochs=-1"])
+    assert "flag: training.max_steps must be at least 1, got 0." in refused(
+        None, [], {"training.max_steps": 0}
+    )
 
 
 @pytest.mark.parametrize(

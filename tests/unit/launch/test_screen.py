@@ -51,13 +51,14 @@ def test_a_line_does_not_run_into_the_bar():
     assert stream.getvalue() == "\r1/2\nother\n"
 
 
-def test_on_a_terminal_the_bar_stays_below():
+def test_on_a_terminal_the_bar_stays_below(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "5")
     stream = Terminal()
     screen = Screen(stream, stream)
     screen.progress("1/2")
     screen.line("other")
-    screen.finish_progress("2/2")
-    assert stream.getvalue() == "\r1/2\r\x1b[Kother\n\r1/2\r2/2\n"
+    screen.finish_progress("\x1b[1m2/2\x1b[0m done")
+    assert stream.getvalue() == "\r1/2\x1b[K\r\x1b[Kother\n\r1/2\x1b[K\r\x1b[1m2/2\x1b[0m \x1b[K\n"
 
 
 def test_error_lines_go_to_standard_error():
