@@ -33,7 +33,7 @@ class BertConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            wanted: type | tuple[type, ...] = {"int": int, "float": (int, float), "str": str}[str(field.type)]
+            wanted = {"int": (int,), "float": (int, float), "str": (str,)}[str(field.type)]
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise ModelError(f"{field.name} must be of type {field.type}. Given: {value!r}.")
             if isinstance(value, int) and field.type == "int" and value < 1:

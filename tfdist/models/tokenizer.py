@@ -80,12 +80,12 @@ class _Tokenizer:
     @property
     def pad_id(self) -> int:
         """The id of padding."""
-        return self._tokenizer.token_to_id("[PAD]")
+        return int(self._tokenizer.token_to_id("[PAD]"))
 
     @property
     def unk_id(self) -> int:
         """The id of what the vocabulary cannot spell."""
-        return self._tokenizer.token_to_id("[UNK]")
+        return int(self._tokenizer.token_to_id("[UNK]"))
 
     def encode_texts(self, texts: Sequence[str], max_length: int | None = None) -> list[np.ndarray]:
         """Returns the ids, int32 (L,), of each text, special tokens included.
@@ -127,7 +127,7 @@ class _Tokenizer:
                     f"max_length must be more than the {num_special} special tokens. Given: {max_length}."
                 )
             self._tokenizer.enable_truncation(max_length)
-        return self._tokenizer.encode_batch(inputs, is_pretokenized=words)
+        return list(self._tokenizer.encode_batch(inputs, is_pretokenized=words))
 
 
 class BertTokenizer(_Tokenizer):
@@ -152,12 +152,12 @@ class BertTokenizer(_Tokenizer):
     @property
     def cls_id(self) -> int:
         """The id that a text begins with."""
-        return self._tokenizer.token_to_id("[CLS]")
+        return int(self._tokenizer.token_to_id("[CLS]"))
 
     @property
     def sep_id(self) -> int:
         """The id that a text ends with."""
-        return self._tokenizer.token_to_id("[SEP]")
+        return int(self._tokenizer.token_to_id("[SEP]"))
 
 
 class WordTokenizer(_Tokenizer):
