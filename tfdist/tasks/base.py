@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -48,7 +48,7 @@ class Task(Protocol):
         ...
 
     def encode(
-        self, examples: Sequence[Example], names: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
+        self, examples: Sequence[Any], names: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
     ) -> Encoded:
         """Tokenizes examples; with the label `names`, their labels too."""
         ...
@@ -58,13 +58,13 @@ class Task(Protocol):
         ...
 
     def report(
-        self, examples: Sequence[Example], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
+        self, examples: Sequence[Any], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
     ) -> Report:
         """Scores predictions against the examples' own labels."""
         ...
 
     def describe(
-        self, examples: Sequence[Example], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
+        self, examples: Sequence[Any], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
         """Yields for each example what `tfdist predict` writes as one line of JSON."""
         ...
@@ -109,7 +109,11 @@ def create_dataset(
     longest = max(map(len, encoded.ids))
     # A few different lengths only, since `predict` is compiled for each.
     same = min(config.max_length, math.ceil(longest / config.bucket_step) * config.bucket_step)
-    inputs = {"token_ids": np.copy, "segment_ids": np.zeros_like, "padding_mask": np.ones_like}
+    inputs: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "token_ids": np.asarray,
+        "segment_ids": np.zeros_like,
+        "padding_mask": np.ones_like,
+    }
     input_names = [tensor.name for tensor in model.inputs]
     pads = {"token_ids": tokenizer.pad_id, "segment_ids": 0, "padding_mask": 0}
     dataset = make_dataset(
@@ -132,4 +136,5 @@ def create_dataset(
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the last axis, in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    probabilities: np.ndarray = exponentials / exponentials.sum(-1, keepdims=True)
+    return probabilities

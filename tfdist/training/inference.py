@@ -77,11 +77,8 @@ def predict(
 
 
 def _batch_size(config: RunConfig, given: int | None, num_replicas: int) -> int:
-    training = dataclasses.replace(
-        config.training,
-        gradient_accumulation_steps=None,
-        **({} if given is None else {"global_batch_size": given}),
-    )
+    size = config.training.global_batch_size if given is None else given
+    training = dataclasses.replace(config.training, gradient_accumulation_steps=None, global_batch_size=size)
     return batch_size_of(training, num_replicas)
 
 

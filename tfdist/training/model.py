@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers import BertWordPieceTokenizer
 
 from tfdist.config.schema import ModelConfig
 from tfdist.data.examples import Example, TextExample
@@ -33,7 +34,7 @@ def create_tokenizer(config: ModelConfig, examples: Sequence[Example]) -> Tokeni
     return BertTokenizer.load(resolve_model_folder(config.name))
 
 
-def load_tokenizer(config: ModelConfig, folder: str) -> Tokenizer:
+def load_tokenizer(config: ModelConfig, folder: Path) -> Tokenizer:
     """Returns the tokenizer that a run saved in `folder`."""
     return (WordTokenizer if config.name == "bigru" else BertTokenizer).load(folder)
 
@@ -77,7 +78,9 @@ def create_model(config: ModelConfig, task: Task, tokenizer: Tokenizer, num_labe
 
 def _train_word_pieces(texts: Sequence[str]) -> BertTokenizer:
     trainer = BertWordPieceTokenizer()
-    trainer.train_from_iterator(texts, vocab_size=SCRATCH_VOCABULARY, min_frequency=1, show_progress=False)
+    trainer.train_from_iterator(
+        iter(texts), vocab_size=SCRATCH_VOCABULARY, min_frequency=1, show_progress=False
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_model(folder)
         return BertTokenizer.load(folder)

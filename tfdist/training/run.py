@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tfdist.data.sources import load_splits
 from tfdist.errors import ConfigError, TfdistError
 from tfdist.runtime.process import is_chief
 from tfdist.strategies.factory import create_strategy
-from tfdist.tasks.base import Encoded, create_dataset, create_loss, create_metrics
+from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task
 from tfdist.training.announcement import announcement
 from tfdist.training.export import export_model
@@ -68,6 +68,8 @@ def start_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
 
 
 def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    if not config.data.path:
+        raise ConfigError("No data was given. Name a file, a folder or tfds:NAME with --data.")
     agree("the configuration of the run", fingerprint(config))
     batch_size = batch_size_of(config.training, strategy.num_replicas_in_sync)
     folder = _create_folder(config.output)
@@ -100,33 +102,9 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
 
     with disk_errors_explained(folder.path):
         if is_chief():
-            folder.config.write_text(config_to_yaml(config), encoding="utf-8")
-            write_json(folder.labels, names)
-            with replacing(folder.tokenizer) as temporary:
-                tokenizer.save(temporary)
-        training, validation = (
-            create_dataset(
-                encoded[split],
-                tokenizer,
-                config.data,
-                batch_size,
-                model,
-                shuffle=split == "train" and config.data.shuffle,
-                seed=config.training.seed,
-            )
-            if split in encoded
-            else None
-            for split in ("train", "validation")
-        )
-        history = model.fit(
-            training,
-            validation_data=validation,
-            epochs=math.ceil(num_steps / training.cardinality().numpy()),
-            callbacks=_callbacks(config, folder, batch_size, num_steps, validation is not None),
-            shuffle=False,  # the dataset does it
-            verbose=_verbosity(),
-        )
-        metrics: dict[str, Any] = {"history": history.history}
+            _write_description(folder, config, names, tokenizer)
+        history = _fit(config, folder, model, tokenizer, encoded, batch_size, num_steps)
+        metrics: dict[str, Any] = {"history": history}
         if "test" in splits:
             found = score(model, task, tokenizer, splits["test"], names, config.data, batch_size)
             print_score(console, found, "test")
@@ -137,6 +115,50 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
                 console.print(line, soft_wrap=True)
     barrier("the end of the run")
     return metrics
+
+
+def _write_description(
+    folder: RunFolder, config: RunConfig, names: Sequence[str], tokenizer: Tokenizer
+) -> None:
+    """Writes all that is needed beside the weights to use the model."""
+    with replacing(folder.config) as temporary:
+        temporary.write_text(config_to_yaml(config), encoding="utf-8")
+    write_json(folder.labels, list(names))
+    with replacing(folder.tokenizer) as temporary:
+        tokenizer.save(temporary)
+
+
+def _fit(
+    config: RunConfig,
+    folder: RunFolder,
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    encoded: Mapping[str, Encoded],
+    batch_size: int,
+    num_steps: int,
+) -> dict[str, list[float]]:
+    """Trains, and leaves the model with the weights of its best epoch; returns the history."""
+    training = create_dataset(
+        encoded["train"],
+        tokenizer,
+        config.data,
+        batch_size,
+        model,
+        shuffle=config.data.shuffle,
+        seed=config.training.seed,
+    )
+    validation = None
+    if "validation" in encoded:
+        validation = create_dataset(encoded["validation"], tokenizer, config.data, batch_size, model)
+    fit = model.fit(
+        training,
+        validation_data=validation,
+        epochs=math.ceil(num_steps / int(training.cardinality())),
+        callbacks=_callbacks(config, folder, batch_size, num_steps, validation is not None),
+        shuffle=False,  # the dataset does it
+        verbose=_verbosity(),
+    )
+    return {name: [float(value) for value in values] for name, values in fit.history.items()}
 
 
 def batch_size_of(training: TrainingConfig, num_replicas: int) -> int:
@@ -236,5 +258,6 @@ def _digest(encoded: Mapping[str, Encoded]) -> str:
         digest.update(f"{split} {len(part.ids)}".encode())
         for row in part.ids:
             digest.update(row.tobytes())
-        digest.update(np.concatenate([np.atleast_1d(row) for row in part.labels]).tobytes())
+        for labels in part.labels if part.labels is not None else ():
+            digest.update(np.asarray(labels).tobytes())
     return digest.hexdigest()[:16]
