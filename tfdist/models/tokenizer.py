@@ -75,7 +75,7 @@ class _Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of ids: one more than the largest."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values())) + 1
 
     @property
     def pad_id(self) -> int:
