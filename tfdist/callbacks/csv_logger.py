@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 
+from tfdist.callbacks.atomic_save import cannot_write
 from tfdist.runtime.process import is_chief
 
 
@@ -13,8 +15,14 @@ class CSVLogger(keras.callbacks.CSVLogger):
     """`keras.callbacks.CSVLogger`, written by the chief alone: the logs are the same on every worker."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if is_chief():
+        if not is_chief():
+            return
+        try:
+            if "://" not in self.filename:
+                Path(self.filename).parent.mkdir(parents=True, exist_ok=True)
             super().on_train_begin(logs)
+        except OSError as error:
+            raise cannot_write(self.filename, error) from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if is_chief():

@@ -32,7 +32,7 @@ class GradientNorm:
     def record(self, gradients: Sequence[Any]) -> None:
         """For the optimizer, in a replica or outside: the summed gradients, `None` where there is none."""
         replica = tf.distribute.get_replica_context()
-        if replica is None or replica.replica_id_in_sync_group == 0:  # the same on all
+        if replica is None or tf.get_static_value(replica.replica_id_in_sync_group) == 0:  # the same on all
             dense = [getattr(gradient, "values", gradient) for gradient in gradients if gradient is not None]
             self._norm.assign(tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in dense]))
 

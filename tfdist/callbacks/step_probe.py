@@ -35,7 +35,8 @@ class StepProbe:
     lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
         with tf.init_scope(), tf.device("CPU:0"):
             self._examples = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -47,7 +48,7 @@ class StepProbe:
         """Returns the model's probe, made and attached where there is none; for `on_train_begin`."""
         probe = getattr(model, "step_probe", None)
         if probe is None:
-            probe = model.step_probe = cls()
+            probe = model.step_probe = cls(model.distribute_strategy)
             model.make_train_function(force=True)  # the one that is there may be traced without a probe
         if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
             model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
@@ -61,7 +62,7 @@ class StepProbe:
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = get_next()
-        tensors = tf.nest.flatten(_local_parts(batch), expand_composites=True)
+        tensors = tf.nest.flatten(self._local_parts(batch), expand_composites=True)
         with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
             self.add(batch, tf.timestamp() - begin)
         return batch
@@ -70,7 +71,7 @@ class StepProbe:
         """Counts a batch, `x`, `(x, y)` or `(x, y, sample_weight)`, that came after `input_s` seconds."""
         self.is_connected = True
         self._input_s.assign_add(input_s)
-        for part in _local_parts(batch):
+        for part in self._local_parts(batch):
             data, num_examples = part, None
             if isinstance(part, ReplicaBatch):  # the rows after `num_valid` are padding
                 data, num_examples = part.data, part.num_valid
@@ -86,6 +87,16 @@ class StepProbe:
             input_s=float(self._input_s.numpy()),
         )
 
+    def _local_parts(self, batch: Any) -> list[Any]:
+        """One batch for each replica of this process."""
+        leaves = tf.nest.flatten(batch)
+        columns = [self._strategy.experimental_local_results(leaf) for leaf in leaves]
+        num_parts = max(map(len, columns), default=0)
+        return [
+            tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
+            for index in range(num_parts)
+        ]
+
 
 def _is_stock(model: keras.Model) -> bool:
     """Whether the training function is Keras's own for one replica, which takes batches from any iterator."""
@@ -96,17 +107,6 @@ def _is_stock(model: keras.Model) -> bool:
         and model.steps_per_execution == 1  # several would be unrolled
         and type(model).make_train_function is keras.Model.make_train_function
     )
-
-
-def _local_parts(batch: Any) -> list[Any]:
-    """One batch for each replica of this process."""
-    strategy = tf.distribute.get_strategy()
-    leaves = tf.nest.flatten(batch)
-    columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
-    num_parts = max(map(len, columns), default=0)
-    return [
-        tf.nest.pack_sequence_as(batch, [column[index] for column in columns]) for index in range(num_parts)
-    ]
 
 
 def _num_rows(x: Any) -> tf.Tensor:

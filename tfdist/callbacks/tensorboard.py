@@ -145,7 +145,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._describe()
         num_steps = self._meter.num_steps()
         self._steps_before_epoch += num_steps
-        self._write_system(num_steps)
+        if self._last_write == 0:  # else these are the few steps after the last write, too few for a time
+            self._write_system(num_steps)
 
     def _describe(self) -> None:
         """Writes what is trained on what; after the first step, when every model is built."""

@@ -23,7 +23,7 @@ def _next_of(dataset: tf.data.Dataset, probe: StepProbe):
 def test_counts_examples_and_tokens_that_are_no_padding() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], "int32")
     x = {"token_ids": mask * 5, "segment_ids": mask * 0, "padding_mask": mask}
-    probe = StepProbe()
+    probe = StepProbe(tf.distribute.get_strategy())
     step = _next_of(tf.data.Dataset.from_tensor_slices((x, [0, 1, 2])).batch(2), probe)
     batch = step()
     np.testing.assert_array_equal(batch[1], [0, 1])
@@ -36,7 +36,7 @@ def test_counts_examples_and_tokens_that_are_no_padding() -> None:
 def test_padding_rows_of_a_replica_do_not_count() -> None:
     x = {"token_ids": tf.constant([[7, 7, 0], [7, 0, 0], [7, 7, 7]])}
     batch = ReplicaBatch((x, tf.zeros(3)), tf.constant(2, tf.int64), tf.constant(5, tf.int64))
-    probe = StepProbe()
+    probe = StepProbe(tf.distribute.get_strategy())
     probe.get_next(lambda: batch)
     assert (probe.read().examples, probe.read().tokens) == (2, 3)
 
@@ -52,7 +52,7 @@ def test_padding_rows_of_a_replica_do_not_count() -> None:
     ids=["dense", "first is None", "ragged", "strings"],
 )
 def test_other_inputs_have_examples_only(x) -> None:
-    probe = StepProbe()
+    probe = StepProbe(tf.distribute.get_strategy())
     probe.get_next(lambda: (x, tf.zeros(3)) if not isinstance(x, tuple) else (x, None))
     assert (probe.read().examples, probe.read().tokens) == (3, 0)
 
@@ -65,7 +65,7 @@ def test_waiting_for_the_batch_is_input_time() -> None:
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
     dataset = tf.data.Dataset.range(3).map(late).batch(1).with_options(options)
-    probe = StepProbe()
+    probe = StepProbe(tf.distribute.get_strategy())
     step = _next_of(dataset, probe)
     for _ in range(3):
         step()
