@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="parity-"))
     console.print(f"logs and results: {folder}")
     cells = run_layouts(
-        arguments.layouts, folder, cases=cases, report=lambda line: console.print(line, markup=False)
+        arguments.layouts,
+        folder,
+        cases=cases,
+        keep_reference=arguments.keep_reference,
+        report=lambda line: console.print(line, markup=False),
     )
     console.print(to_table(cells, cases, arguments.layouts))
     failing = {key: cell for key, cell in cells.items() if not cell.passed and not LAYOUTS[key[1]].stock}

@@ -47,20 +47,27 @@ def run_layout(
     folder: Path,
     *,
     names: Iterable[str] | None = None,
+    keep: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Runs cases of one layout in one process, or one group of processes; restarted after a hang or a crash.
 
     Args:
         layout: Where to run.
-        folder: Results go to a subfolder with the layout's name, which is emptied first.
+        folder: Results go to a subfolder with the layout's name.
         names: Cases to run, of those that the layout has; all where None.
+        keep: Whether results that are there already stand, instead of emptying the subfolder first.
         report: Called with one line for each restart.
     """
     target = folder / layout.name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    remaining = cases_of(layout, names=names)
+    if not keep:
+        shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    remaining = {
+        name: case
+        for name, case in cases_of(layout, names=names).items()
+        if any(results.read_status(target, name, index) is None for index in range(layout.num_processes))
+    }
     while remaining:
         for index in range(layout.num_processes):
             (target / f"started.{index}").unlink(missing_ok=True)
@@ -151,9 +158,17 @@ def run_layouts(
     folder: Path,
     *,
     cases: Iterable[str] | None = None,
+    keep_reference: bool = False,
     report: Callable[[str], None] = print,
 ) -> dict[tuple[str, str], Cell]:
     """Runs the reference and the named layouts.
+
+    Args:
+        names: The layouts.
+        folder: Where results and logs go.
+        cases: Names of cases; all where None.
+        keep_reference: Whether results of the reference that are in `folder` already stand.
+        report: Called with one line for each layout and each restart.
 
     Returns:
         The cell of every (case, layout) that was run.
@@ -163,7 +178,7 @@ def run_layouts(
     cells: dict[tuple[str, str], Cell] = {}
     for name in wanted:
         layout, begun = LAYOUTS[name], time.monotonic()
-        run_layout(layout, folder, names=cases, report=report)
+        run_layout(layout, folder, names=cases, keep=keep_reference and layout == REFERENCE, report=report)
         found = {
             case.name: read_cell(folder, layout, case) for case in cases_of(layout, names=cases).values()
         }

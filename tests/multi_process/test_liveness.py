@@ -1,0 +1,130 @@
+"""When one of two workers fails, stops or leaves, the other ends too: soon, with an error and the cause.
+
+The workers are started by hand, without `tfdist launch`: on a cluster nobody else ends them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfdist.testing.processes import ProcessGroup, worker_environments
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(150)]
+
+START_LIMIT_S = 60
+
+SCRIPT = """
+import os, pathlib, signal, sys, time
+
+import keras
+import numpy as np
+import tfdist
+
+strategy = tfdist.create_strategy("multi_worker_mirrored", timeout_s=10)
+from tfdist.runtime.process import process_index
+
+here = pathlib.Path(__file__).parent
+rows = np.ones((32, 4), "float32"), np.zeros((32, 1), "float32")
+with strategy.scope():
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+
+
+class Fault(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2 and process_index() == 1:
+            (here / "fault").touch()
+            self.happen()
+
+    def happen(self):
+        {fault}
+
+
+epochs = {epochs}
+model.fit(*rows, batch_size=8, epochs=epochs, verbose=0, callbacks=[Fault()])
+{after}
+"""
+
+
+def start(folder: Path, *, fault: str = "pass", epochs: str = "10**6", after: str = "") -> ProcessGroup:
+    """Starts two workers of which the second meets `fault` in its third epoch."""
+    script = folder / "train.py"
+    script.write_text(SCRIPT.format(fault=fault, epochs=epochs, after=after))
+    logs = [folder / f"log.{index}.txt" for index in range(2)]
+    return ProcessGroup([sys.executable, str(script)], worker_environments(2), logs)
+
+
+def wait_for_fault(group: ProcessGroup, folder: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while not (folder / "fault").exists():
+        codes = group.poll()
+        if time.monotonic() > deadline or codes != [None, None]:
+            group.kill()
+            pytest.fail(f"the workers did not come to the fault: {codes}\n{log(folder, 0)}\n{log(folder, 1)}")
+        time.sleep(0.05)
+
+
+def log(folder: Path, index: int) -> str:
+    return (folder / f"log.{index}.txt").read_text(errors="replace")
+
+
+def end(group: ProcessGroup, folder: Path, limit_s: float) -> list[int | None]:
+    """Waits for the fault, and then `limit_s` seconds at most; returns the exit codes, None where killed."""
+    wait_for_fault(group, folder)
+    return group.wait(limit_s)
+
+
+def test_exception(tmp_path):
+    codes = end(start(tmp_path, fault="raise ValueError('a bug in the script')"), tmp_path, 20)
+    assert None not in codes and 0 not in codes, log(tmp_path, 0)[-2000:]
+    assert "ValueError: a bug in the script" in log(tmp_path, 1)
+    assert "a bug in the script" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_exit(tmp_path):
+    codes = end(start(tmp_path, fault="sys.exit(3)"), tmp_path, 20)
+    assert codes[1] == 3
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_killed(tmp_path):
+    codes = end(start(tmp_path, fault="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path, 30)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "task:1" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_stopped(tmp_path):
+    codes = end(start(tmp_path, fault="os.kill(os.getpid(), signal.SIGSTOP)"), tmp_path, 30)
+    assert codes[1] is None
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_worker_that_does_nothing_more(tmp_path):
+    """The process lives, but no longer takes part: the limit of the strategy holds."""
+    codes = end(start(tmp_path, fault="time.sleep(100)"), tmp_path, 30)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_worker_that_ends_early(tmp_path):
+    codes = end(start(tmp_path, fault="sys.exit(0)"), tmp_path, 20)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_workers_that_were_told_different_things(tmp_path):
+    group = start(tmp_path, epochs="10**6 if process_index() == 0 else 3")
+    codes = group.wait(START_LIMIT_S)
+    assert None not in codes and 0 not in codes
+    for index in range(2):
+        assert "do not agree on the arguments of fit" in log(tmp_path, index)
+
+
+def test_evaluation_by_the_chief_alone(tmp_path):
+    after = "if process_index() == 0: model.evaluate(*rows, batch_size=8, verbose=0)\nelse: time.sleep(60)"
+    codes = end(start(tmp_path, epochs="3", after=after), tmp_path, 30)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
