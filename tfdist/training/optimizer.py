@@ -7,8 +7,9 @@ import keras
 from tfdist.config.schema import OptimizerConfig
 from tfdist.training.schedules import create_schedule
 
-# Matched against whole variable names; Keras and KerasHub both use these for biases, layer and batch norms.
-NO_DECAY = ("bias$", "^gamma$", "^beta$", "^scale$")
+# Keras and KerasHub both name biases, and the vectors of layer and batch norms, by these words. TensorFlow's
+# variables, which Keras matches against, can have a suffix: `bias:0`, `bias/replica_1:0`.
+NO_DECAY = (r"\bbias\b", r"\bgamma\b", r"\bbeta\b", r"\bscale\b")
 
 
 def create_optimizer(

@@ -2,7 +2,7 @@ import pytest
 
 from tfdist.models.tokenizer import BertTokenizer
 
-VOCABULARY = "[PAD] [UNK] [CLS] [SEP] paris is big un ##believ ##able in . ##s".split()
+VOCABULARY = "[PAD] [UNK] [CLS] [SEP] paris is big un ##believ ##able in . ##s".split()  # noqa: SIM905
 
 
 @pytest.fixture
