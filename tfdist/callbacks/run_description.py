@@ -51,4 +51,4 @@ def _flatten(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def _table(rows: Mapping[str, Any]) -> str:
     lines = [f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return "\n".join(["| setting | value |", "|---|---|", *lines])

@@ -26,9 +26,9 @@ class TensorBoard(keras.callbacks.Callback):
     """Writes losses, metrics, speed, memory and a description of the run for TensorBoard.
 
     The runs are `train` and `validation`, and the losses and metrics are `epoch_*` by epoch, as Keras's own
-    callback has them. Speed (`throughput/`, `step_time/`), state of the optimizer (`optimizer/`) and
-    `memory/` are by training step. Give it to `fit` on every worker: only the chief writes, but all hand it
-    their times.
+    callback has them. By training step are the speed (`throughput/`, `step_time/`), the state of the
+    optimizer (`optimizer/`), `memory/` and, with an `update_freq` in steps, the logs within the epoch
+    (`batch/`). Give it to `fit` on every worker: only the chief writes, but all hand it their times.
 
     Args:
         log_dir: Folder of the run.
@@ -98,7 +98,7 @@ class TensorBoard(keras.callbacks.Callback):
         # Often in another thread, as soon as the logs are there.
         self._meter.end_step(batch)
         if self.update_freq and (batch + 1) % self.update_freq < self.model.steps_per_execution:
-            scalars = {f"batch_{name}": value for name, value in _scalars(logs).items()}
+            scalars = {f"batch/{name}": value for name, value in _scalars(logs).items()}
             # Keras counts a last execution of fewer steps as a whole one.
             step = min(batch + 1, self.params["steps"] or batch + 1)
             self._write("train", scalars, self._meter.first_iteration + step)
@@ -171,7 +171,9 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _optimizer_scalars(self) -> dict[str, float]:
         optimizer = self.model.optimizer
-        scalars = {"optimizer/learning_rate": current_learning_rate(optimizer)}
+        scalars = {}
+        if self.update_freq:  # else epoch_learning_rate says the same
+            scalars["optimizer/learning_rate"] = current_learning_rate(optimizer)
         values = {
             "optimizer/loss_scale": getattr(optimizer, "dynamic_scale", None),
             "optimizer/gradient_norm": self._gradient_norm.read(),

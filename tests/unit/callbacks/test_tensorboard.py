@@ -73,7 +73,7 @@ def test_epochs_are_the_history(model, data, tmp_path: Path) -> None:
     assert set(train) == {
         *("epoch_loss", "epoch_mae", "epoch_learning_rate"),
         *("throughput/examples_per_sec", "step_time/total_ms", "step_time/input_ms", "step_time/compute_ms"),
-        *("optimizer/learning_rate", "memory/process_gib", "run/strategy"),
+        *("memory/process_gib", "run/strategy"),
     }
     assert [step for step, _ in train["step_time/total_ms"]] == [5, 10, 15]
     for (_, rate), (_, step_ms) in zip(
@@ -105,7 +105,7 @@ def test_within_an_epoch(
     callback = TensorBoard(tmp_path, update_freq=update_freq)
     model.fit(*data, batch_size=8, epochs=2, verbose=0, callbacks=[callback])
     train = _read(tmp_path / "train")
-    assert sorted(step for step, _ in train["batch_loss"]) == logs_at  # written by another thread
+    assert sorted(step for step, _ in train["batch/loss"]) == logs_at  # written by another thread
     assert [step for step, _ in train["step_time/total_ms"]] == speed_at
 
 
@@ -114,11 +114,11 @@ def test_learning_rate_of_schedules_and_loss_scaling(model, data, tmp_path: Path
     model.compile(
         keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(schedule), initial_scale=64.0), "mse"
     )
-    model.fit(*data, batch_size=8, epochs=2, verbose=0, callbacks=[TensorBoard(tmp_path)])
+    model.fit(*data, batch_size=8, epochs=2, verbose=0, callbacks=[TensorBoard(tmp_path, update_freq=4)])
     train = _read(tmp_path / "train")
     assert train["epoch_learning_rate"] == [(0, pytest.approx(0.05)), (1, pytest.approx(0.0))]
-    assert train["optimizer/learning_rate"] == [(5, pytest.approx(0.05)), (10, pytest.approx(0.0))]
-    assert train["optimizer/loss_scale"] == [(5, 64.0), (10, 64.0)]
+    assert train["optimizer/learning_rate"] == [(4, pytest.approx(0.06)), (9, pytest.approx(0.01))]
+    assert train["optimizer/loss_scale"] == [(4, 64.0), (9, 64.0)]
 
 
 def test_learning_rate_is_that_of_the_warmup(model, data, tmp_path: Path) -> None:
