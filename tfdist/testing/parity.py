@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, help="where logs and results go; a new temporary folder if absent"
     )
+    parser.add_argument(
+        "--keep-reference", action="store_true", help="take plain Keras from --folder if there"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here")
     arguments = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
