@@ -22,6 +22,8 @@ def cells() -> Iterator[object]:
                 continue
             quick = case.quick and layout.name == QUICK_LAYOUT
             marks = [] if quick else [pytest.mark.slow]
+            if not case.installed:
+                marks.append(pytest.mark.skip(reason=f"{case.requires} is not installed"))
             if layout.num_processes > 1:
                 marks.append(pytest.mark.processes)
             yield pytest.param(layout.name, case.name, marks=marks, id=f"{layout.name}-{case.name}")

@@ -7,6 +7,7 @@ named arrays. The part of a name before the first `/` says how it is compared; s
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Case:
         layouts: Names of the layouts it runs on.
         limit_s: Seconds after which a run counts as hanging.
         quick: Whether `make check` runs it too.
+        requires: A package that must be installed, if any.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Case:
     layouts: tuple[str, ...]
     limit_s: float
     quick: bool
+    requires: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package that the case needs is there."""
+        return self.requires is None or importlib.util.find_spec(self.requires) is not None
 
 
 _CASES: dict[str, Case] = {}
@@ -60,6 +68,7 @@ def case(
     stock_workers: bool = False,
     limit_s: float = 60.0,
     quick: bool = False,
+    requires: str | None = None,
 ) -> Callable[[CaseFunction], CaseFunction]:
     """Registers a function as a case, or as one case for each item.
 
@@ -70,6 +79,7 @@ def case(
         stock_workers: Whether stock MultiWorkerMirrored runs it too (nearly everything there crashes).
         limit_s: Seconds after which it counts as hanging.
         quick: Whether it belongs to the quick subset.
+        requires: A package without which it is not run.
 
     Returns:
         The decorator.
@@ -86,7 +96,7 @@ def case(
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
             run = function if item is None else _with_item(function, item)
-            _CASES[name] = Case(name, oracle, title, run, names, limit_s, quick)
+            _CASES[name] = Case(name, oracle, title, run, names, limit_s, quick, requires)
         return function
 
     return register
@@ -114,4 +124,8 @@ def cases_of(layout: Layout, *, names: Iterable[str] | None = None) -> dict[str,
     wanted = set(cases) if names is None else set(names)
     if wanted - set(cases):
         raise ValueError(f"Unknown cases {sorted(wanted - set(cases))}; list them with --list.")
-    return {name: case for name, case in cases.items() if name in wanted and layout.name in case.layouts}
+    return {
+        name: case
+        for name, case in cases.items()
+        if name in wanted and layout.name in case.layouts and case.installed
+    }

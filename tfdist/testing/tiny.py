@@ -97,9 +97,13 @@ def outcome(
 
 
 def replica_spread(context: Context, model: keras.Model) -> float:
-    """Returns the largest difference of any variable of the model or its optimizer between local replicas."""
+    """Returns the largest difference of any variable of the model or its optimizer between local replicas.
+
+    Gradient accumulators are left out: each replica holds its part of a sum, which `outcome` compares.
+    """
     strategy = context.strategy or tf.distribute.get_strategy()
     variables: list[Any] = [*model.variables, *(model.optimizer.variables if model.optimizer else [])]
+    variables = [variable for variable in variables if "gradient_accumulator" not in variable.path]
     return max(
         (_spread(strategy.experimental_local_results(variable.value)) for variable in variables), default=0.0
     )

@@ -81,25 +81,6 @@ def embedding(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-@case("O1", layouts=NARROW)
-def attention(context: Context) -> dict[str, Any]:
-    """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
-
-    def build() -> keras.Model:
-        ids = keras.Input((6,), dtype="int32")
-        embedded = keras.layers.Embedding(11, 8, mask_zero=True)(ids)
-        attended = keras.layers.MultiHeadAttention(2, 4)(embedded, embedded)
-        hidden = keras.layers.LayerNormalization()(embedded + attended)
-        hidden = keras.layers.LayerNormalization()(hidden + keras.layers.Dense(8, activation="gelu")(hidden))
-        return tiny.fix_weights(keras.Model(ids, keras.layers.Dense(tiny.CLASSES)(hidden[:, 0])))
-
-    model = tiny.compiled(context, build, lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
-    ids = np.random.default_rng(0).integers(1, 11, (29, 6)).astype("int32")
-    ids[np.arange(6)[None, :] >= np.random.default_rng(1).integers(2, 7, (29, 1))] = 0
-    history = model.fit(ids, tiny.rows(29)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
-    return tiny.outcome(context, model, history)
-
-
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.5),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),

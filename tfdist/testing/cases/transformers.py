@@ -1,0 +1,116 @@
+"""O1 and O2 for attention: a block of Keras layers, tfdist's BERT, and KerasHub's backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfdist.models import BertConfig, bert_classifier, build_bert
+from tfdist.testing import tiny
+from tfdist.testing.context import Context
+from tfdist.testing.registry import NARROW, WIDE, case
+
+VOCABULARY = 11
+LENGTH = 6
+
+
+def padded_ids(count: int) -> np.ndarray:
+    """Returns int32 ids of shape (count, 6) of 2 to 6 tokens, padded with 0."""
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, (count, LENGTH)).astype("int32")
+    ids[np.arange(LENGTH)[None, :] >= np.random.default_rng(1).integers(2, LENGTH + 1, (count, 1))] = 0
+    return ids
+
+
+@case("O1", layouts=NARROW)
+def attention(context: Context) -> dict[str, Any]:
+    """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
+
+    def build() -> keras.Model:
+        ids = keras.Input((LENGTH,), dtype="int32")
+        embedded = keras.layers.Embedding(VOCABULARY, 8, mask_zero=True)(ids)
+        # No biases: that of the keys has no gradient but rounding, which Adam would blow up to full steps.
+        attended = keras.layers.MultiHeadAttention(2, 4, use_bias=False)(embedded, embedded)
+        hidden = keras.layers.LayerNormalization()(embedded + attended)
+        hidden = keras.layers.LayerNormalization()(hidden + keras.layers.Dense(8, activation="gelu")(hidden))
+        return tiny.fix_weights(keras.Model(ids, keras.layers.Dense(tiny.CLASSES)(hidden[:, 0])))
+
+    model = tiny.compiled(context, build, lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
+    history = model.fit(
+        padded_ids(29), tiny.rows(29)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0
+    )
+    return tiny.outcome(context, model, history)
+
+
+def _tfdist_bert() -> keras.Model:
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return bert_classifier(build_bert(config), tiny.CLASSES, dropout=0.0)
+
+
+def _hub_backbone(name: str) -> keras.Model:
+    import keras_hub
+
+    return getattr(keras_hub.models, name)(
+        VOCABULARY,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        dropout=0.0,
+        max_sequence_length=LENGTH,
+    )
+
+
+def _hub_bert() -> keras.Model:
+    return bert_classifier(_hub_backbone("BertBackbone"), tiny.CLASSES, dropout=0.0)
+
+
+def _hub_distil_bert() -> keras.Model:
+    backbone = _hub_backbone("DistilBertBackbone")
+    return keras.Model(backbone.input, keras.layers.Dense(tiny.CLASSES)(backbone.output[:, 0]))
+
+
+def _encoder(context: Context, build: Callable[[], keras.Model]) -> dict[str, Any]:
+    """Trains for 8 steps with clipping, as fine-tuning does, with padding and a last batch of one row."""
+    model = tiny.compiled(
+        context,
+        lambda: tiny.fix_weights(build()),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0),
+        metrics=["accuracy"],
+    )
+    ids = padded_ids(37)
+    features = {
+        "token_ids": ids,
+        "segment_ids": np.zeros_like(ids),
+        "padding_mask": (ids > 0).astype("int32"),
+    }
+    features = {name: value for name, value in features.items() if name in model.input}
+    history = model.fit(features, tiny.rows(37)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
+    predictions = model.predict(features, batch_size=tiny.BATCH, verbose=0)
+    return tiny.outcome(context, model, history) | {"predict/all": predictions}
+
+
+@case("O2", layouts=WIDE)
+def bert(context: Context) -> dict[str, Any]:
+    """Tfdist's BERT classifier, momentum, clipping, uneven batches."""
+    return _encoder(context, _tfdist_bert)
+
+
+HUB: dict[str, Callable[[], keras.Model]] = {"bert": _hub_bert, "distil_bert": _hub_distil_bert}
+
+
+@case("O2", each=HUB, layouts=NARROW, requires="keras_hub")
+def keras_hub_backbone(context: Context, name: str) -> dict[str, Any]:
+    """KerasHub's backbones unchanged, momentum, clipping, uneven batches."""
+    return _encoder(context, HUB[name])
