@@ -22,24 +22,26 @@ def _cut(stock: Any) -> Any:
         self._distribute_strategy = distribute_strategy
         dataset = self.data_adapter.get_tf_dataset()
         if not is_distributed(dataset):
-            dataset = distribute_strategy.distribute_batches(dataset, self._num_batches)
+            dataset = distribute_strategy.distribute_batches(
+                dataset, self._num_batches, self.data_adapter.batch_size
+            )
+            self._num_batches = dataset.num_batches
         self._distributed_dataset = dataset
         if num_processes() > 1:
-            self._num_batches = _agreed_batches(self._num_batches)
+            _check_same_number(self._num_batches)
         return None
 
     return __init__
 
 
-def _agreed_batches(own: int | None) -> int | None:
-    """Returns the number of batches that all workers run; None where none of them knows."""
+def _check_same_number(own: int | None) -> None:
     counts = all_gather_json("number of batches", None if own is None else int(own))
-    if len(set(counts)) == 1:
-        return own
-    raise DataError(
-        f"the workers have different numbers of batches: {counts}. Every worker must be given the same dataset "
-        "(tfdist divides each batch over the workers)."
-    )
+    if len(set(counts)) > 1:
+        raise DataError(
+            f"the workers have different numbers of batches: {counts}. Give every worker the same dataset, of which "
+            "each takes its rows; or, where each worker has rows of its own, say so with auto_shard_policy = "
+            "tf.data.experimental.AutoShardPolicy.OFF in the dataset's options."
+        )
 
 
 PATCHES = (

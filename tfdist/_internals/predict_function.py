@@ -9,7 +9,7 @@ from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, concat
 
 from tfdist._internals.registry import Patch
-from tfdist._internals.replica_batch import ReplicaBatch, needs_replica_batches
+from tfdist._internals.replica_batch import OwnShare, ReplicaBatch, needs_replica_batches
 from tfdist._internals.replica_step import current_step
 from tfdist.errors import UnsupportedError
 
@@ -62,7 +62,7 @@ def _make(stock: Any) -> Any:
             outputs = [
                 one_step(
                     batch
-                    if isinstance(batch, ReplicaBatch) or _is_distributed(batch)
+                    if isinstance(batch, ReplicaBatch | OwnShare) or _is_distributed(batch)
                     else strategy.distribute_batch(batch)
                 )
                 for batch in batches

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras import tree
+from tensorflow.python.data.experimental.ops.distribute import compute_batch_size
 from tensorflow.python.distribute import input_lib
 
+from tfdist._internals.coordination import all_gather_json
 from tfdist.errors import DataError
+from tfdist.log import warn_once
 
 
 class ReplicaBatch(NamedTuple):
@@ -23,6 +26,13 @@ class ReplicaBatch(NamedTuple):
     data: Any
     num_valid: Any
     num_global: Any
+
+
+class OwnShare(NamedTuple):
+    """A replica's piece of a batch that only this worker has; how many rows the others have is asked in the step."""
+
+    data: Any
+    num_valid: Any
 
 
 def _row_counts(data: Any) -> tuple[Any, int | None]:
@@ -77,26 +87,33 @@ def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | Non
     return ReplicaBatch(piece, end - begin, num_rows)
 
 
-def _padded_size(spec: Any, num_replicas: int) -> int:
-    for leaf in tree.flatten(spec):
-        if isinstance(leaf, tf.TensorSpec) and leaf.shape.rank and leaf.shape[0] is not None:
-            return -(-leaf.shape[0] // num_replicas)
-    raise DataError(
-        f"this strategy needs batches of one static size, and the dataset does not say it: {spec}. "
-        "Batch with a fixed size and pad the last one: dataset = tfdist.data.pad_batches(dataset, batch_size)."
-    )
+def _padded_size(dataset: tf.data.Dataset, batch_size: int | None, num_replicas: int) -> int:
+    # Read off the dataset's graph, since batch() says no size in the element spec where the last may be smaller.
+    size = batch_size or int(compute_batch_size(dataset))
+    if size < 1:
+        raise DataError(
+            f"this strategy needs batches of one static size, and the dataset does not say it: "
+            f"{dataset.element_spec}. Batch with a fixed size and pad the last one: "
+            "dataset = tfdist.data.pad_batches(dataset, batch_size)."
+        )
+    return -(-size // num_replicas)
 
 
 class DistributedBatches:
     """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica."""
 
-    def __init__(self, strategy: Any, dataset: tf.data.Dataset, num_batches: int | None) -> None:
+    def __init__(
+        self, strategy: Any, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None = None
+    ) -> None:
         extended = strategy.extended
         num_replicas = strategy.num_replicas_in_sync
         num_local = len(extended.worker_devices)
         first = strategy.process_index * num_local
-        padded = _padded_size(dataset.element_spec, num_replicas) if strategy.static_shapes else None
+        padded = _padded_size(dataset, batch_size, num_replicas) if strategy.static_shapes else None
         self.element_spec = dataset.element_spec
+        own_shares = num_replicas > num_local and _auto_sharding_is_off(dataset)
+        if own_shares:
+            first, num_replicas = 0, num_local
 
         def pieces(*batch: Any) -> tf.data.Dataset:
             data = batch[0] if len(batch) == 1 and not isinstance(dataset.element_spec, tuple) else batch
@@ -104,21 +121,52 @@ class DistributedBatches:
                 lambda replica: cut_batch(data, replica, num_replicas, padded)
             )
 
-        # Every worker reads the same batches and keeps its own rows: sharding by files or elements would change
-        # which rows meet in a step.
-        stream = dataset.flat_map(pieces).prefetch(2 * num_local)
+        stream = dataset.flat_map(pieces)
+        if own_shares:
+            stream = stream.map(lambda data, num_valid, _: OwnShare(data, num_valid))
+            own, num_batches = num_batches, _longest(dataset)
+            if num_batches is not None and num_batches > (own or 0):
+                missing = (num_batches - (own or 0)) * num_local
+                nothing = stream.take(1).map(lambda data, num_valid: OwnShare(data, tf.zeros_like(num_valid)))
+                stream = stream.concatenate(nothing.cache().repeat(missing))
+        # No sharding by files or elements: every worker reads the same batches and keeps its own rows, or else which
+        # rows meet in a step would depend on the number of workers.
+        stream = stream.prefetch(2 * num_local)
         self._distributed = strategy.distribute_datasets_from_function(lambda _: stream)
         # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
         # at the price of a collective a step.
         self._distributed._enable_get_next_as_optional = False
-
-        self._num_batches = num_batches
+        self.num_batches = num_batches
 
     def __iter__(self) -> Iterator[Any]:
         iterator = iter(self._distributed)
         # Known lengths let several steps run in one call without asking after each who has data left.
-        iterator._tfdist_remaining = self._num_batches
+        iterator._tfdist_remaining = self.num_batches
         return iterator
+
+
+def _auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:
+    policy = dataset.options().experimental_distribute.auto_shard_policy
+    off = policy == tf.data.experimental.AutoShardPolicy.OFF
+    if off:
+        warn_once(
+            "auto-sharding is off for this dataset: each worker's batches are taken as its own part of the global "
+            "batch, which is as large as all of them together."
+        )
+    return off
+
+
+def _longest(dataset: tf.data.Dataset) -> int | None:
+    """Returns the largest number of batches that a worker has; None if one has no end."""
+    counts = all_gather_json("number of batches of each worker", int(dataset.cardinality()))
+    for index, count in enumerate(counts):
+        if count == tf.data.UNKNOWN_CARDINALITY or count == 0:
+            raise DataError(
+                f"worker {index} has {'no batch' if count == 0 else 'a dataset of unknown length'}, and auto-sharding "
+                "is off, so that the workers must agree on the number of steps. Give every worker at least one "
+                "batch and state how many there are: dataset.apply(tf.data.experimental.assert_cardinality(n))."
+            )
+    return None if tf.data.INFINITE_CARDINALITY in counts else max(counts)
 
 
 def needs_replica_batches(strategy: Any) -> bool:

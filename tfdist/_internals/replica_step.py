@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist.errors import UnsupportedError
+
 _current = threading.local()
 
 
@@ -43,6 +45,14 @@ class ReplicaStep:
         self._passengers: list[tf.Tensor] | None = None
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None
+        self._in_compiled = False
+
+    @classmethod
+    def of_counted_rows(cls, num_valid: tf.Tensor, static: bool = False) -> ReplicaStep:
+        """Returns the step of a replica that must ask the others how many rows they have: one small collective."""
+        rows = tf.cast(num_valid, tf.float32)
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        return cls(num_valid, tf.cast(total, tf.int64), static)
 
     @property
     def replica_id(self) -> Any:
@@ -57,6 +67,12 @@ class ReplicaStep:
         """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
         if not values:
             return []
+        if self._in_compiled:
+            raise UnsupportedError(
+                "jit_compile=True under several replicas compiles the forward and backward pass of each, and this "
+                "model talks to the other replicas within it (a masked or weighted-mean loss, or synchronized batch "
+                "normalization), which XLA cannot. Compile the model with jit_compile=False."
+            )
         context = tf.distribute.get_replica_context()
         by_dtype: dict[Any, list[int]] = {}
         for index, value in enumerate(values):
@@ -111,6 +127,16 @@ class ReplicaStep:
             yield
         finally:
             self.gradients_reduced = before
+
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """While open, XLA compiles what is traced, so that a sum over the replicas is refused."""
+        self._in_compiled = True
+        try:
+            yield
+        finally:
+            self._in_compiled = False
 
 
 def _scaled(gradient: Any, weight: tf.Tensor) -> Any:

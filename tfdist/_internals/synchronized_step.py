@@ -92,9 +92,7 @@ def _counted(data: Any) -> tuple[Any, ReplicaStep]:
         padding = tf.concat([[[0, missing]], tf.zeros([value.shape.rank - 1, 2], tf.int32)], 0)
         return tf.ensure_shape(tf.pad(value, padding), value.shape)
 
-    unsummed = ReplicaStep(rows, rows)
-    total = unsummed.sum([tf.cast(rows, tf.float32)])[0]
-    return tree.map_structure(padded, data, none_is_leaf=False), ReplicaStep(rows, tf.cast(total, tf.int64))
+    return tree.map_structure(padded, data, none_is_leaf=False), ReplicaStep.of_counted_rows(rows)
 
 
 def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
@@ -145,15 +143,26 @@ def _share_with_gradients(model: Any, step: ReplicaStep) -> None:
 def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
     """Stock's train_step, with the metrics before the gradients so that their state travels along."""
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
-    with tf.GradientTape() as tape:
-        y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
-        # A loss with one value a row (reduction=None) is summed by the gradient, on one device too.
-        scaled = loss * tf.cast(step.weight, loss.dtype) if loss.shape.rank == 0 else loss
-        if model.optimizer is not None:
-            scaled = model.optimizer.scale_loss(scaled)
+
+    def forward_and_backward() -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
+            # A loss with one value a row (reduction=None) is summed by the gradient, on one device too.
+            scaled = loss * tf.cast(step.weight, loss.dtype) if loss.shape.rank == 0 else loss
+            if model.optimizer is not None:
+                scaled = model.optimizer.scale_loss(scaled)
+        return y_pred, tape.gradient(scaled, model.trainable_weights)
+
+    if model.jit_compile and not model.run_eagerly:
+        # XLA cannot compile a step with its collectives and the variables of all replicas, but it can compile each
+        # replica's part between them (tensorflow issue 45940).
+        with step.compiled():
+            compiled = tf.function(forward_and_backward, jit_compile=True, autograph=False)
+            y_pred, gradients = compiled()
+    else:
+        y_pred, gradients = forward_and_backward()
     logs = model.compute_metrics(x, y, y_pred, sample_weight=_padded_weight(step, sample_weight, y_pred))
     if model.trainable_weights:
-        gradients = tape.gradient(scaled, model.trainable_weights)
         _share_with_gradients(model, step)
         step.gradients_weighted = True
         model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))

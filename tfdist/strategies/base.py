@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._internals import keras_state
-from tfdist._internals.replica_batch import DistributedBatches, ReplicaBatch, distribute_one_batch
+from tfdist._internals.replica_batch import DistributedBatches, OwnShare, ReplicaBatch, distribute_one_batch
 from tfdist._internals.replica_step import ReplicaStep, replica_step
 from tfdist.runtime import process
 
@@ -37,15 +37,16 @@ class DataParallel:
         return process.is_chief()
 
     def distribute_batches(
-        self, dataset: tf.data.Dataset, num_batches: int | None = None
+        self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None
     ) -> DistributedBatches:
         """Returns `dataset` cut into one piece with its row count for each replica; what `fit` iterates.
 
         Args:
             dataset: Global batches, the same in every process.
             num_batches: How many there are, if known.
+            batch_size: Rows of each but the last, if known; static shapes need it, or a dataset that says it.
         """
-        return DistributedBatches(self, dataset, num_batches)
+        return DistributedBatches(self, dataset, num_batches, batch_size)
 
     def distribute_batch(self, data: Any) -> Any:
         """Returns one global batch cut likewise; what `train_on_batch` runs on."""
@@ -62,10 +63,14 @@ class DataParallel:
 
         def replica_fn(*args: Any, **kwargs: Any) -> Any:
             with keras_state.restored(state):
-                if args and isinstance(args[0], ReplicaBatch):
-                    batch = args[0]
-                    with replica_step(ReplicaStep(batch.num_valid, batch.num_global, static)):
-                        return fn(batch.data, *args[1:], **kwargs)
-                return fn(*args, **kwargs)
+                if not args or not isinstance(args[0], ReplicaBatch | OwnShare):
+                    return fn(*args, **kwargs)
+                batch = args[0]
+                if isinstance(batch, ReplicaBatch):
+                    step = ReplicaStep(batch.num_valid, batch.num_global, static)
+                else:
+                    step = ReplicaStep.of_counted_rows(batch.num_valid, static)
+                with replica_step(step):
+                    return fn(batch.data, *args[1:], **kwargs)
 
         return super().run(replica_fn, args=args, kwargs=kwargs, options=options)  # type: ignore[misc]
