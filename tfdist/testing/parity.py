@@ -12,14 +12,14 @@ from rich.console import Console
 
 from tfdist.testing.layouts import LAYOUTS
 from tfdist.testing.registry import Case, all_cases
-from tfdist.testing.suite import run_layouts
+from tfdist.testing.suite import read_cells, run_layouts
 from tfdist.testing.table import COLUMNS, to_markdown, to_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs layouts, prints the table and why cells fail; the exit code is 1 when a tfdist cell fails."""
     parser = argparse.ArgumentParser(prog="python -m tfdist.testing.parity", description=__doc__)
-    parser.add_argument("--layouts", nargs="+", choices=COLUMNS, default=list(COLUMNS), metavar="LAYOUT")
+    parser.add_argument("--layouts", nargs="*", choices=COLUMNS, default=list(COLUMNS), metavar="LAYOUT")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="cases, or beginnings of their names")
     parser.add_argument("--oracles", nargs="+", metavar="O", help="only the cases of these oracles")
     parser.add_argument("--quick", action="store_true", help="only the quick cases")
@@ -28,9 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folder", type=Path, help="where logs and results go; a new temporary folder if absent"
     )
     parser.add_argument(
-        "--keep-reference", action="store_true", help="take plain Keras from --folder if there"
+        "--keep",
+        nargs="+",
+        choices=LAYOUTS,
+        default=[],
+        metavar="LAYOUT",
+        help="layouts of which the results in --folder stand; only missing cases are run "
+        "(plain_keras is the reference)",
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the page here, from all that lies in --folder"
+    )
     arguments = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     cases = {name: case for name, case in all_cases().items() if _wanted(case, arguments)}
@@ -46,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.layouts,
         folder,
         cases=cases,
-        keep_reference=arguments.keep_reference,
+        keep=arguments.keep,
         report=lambda line: console.print(line, markup=False),
     )
     console.print(to_table(cells, cases, arguments.layouts))
@@ -54,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (name, layout), cell in failing.items():
         console.print(f"{layout} {name}: {cell.outcome}: {cell.message[:400]}", markup=False)
     if arguments.write:
-        arguments.write.write_text(to_markdown(cells, cases))
+        arguments.write.write_text(to_markdown(read_cells(folder, COLUMNS), all_cases()))
     return 1 if failing else 0
 
 

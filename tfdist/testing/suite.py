@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,8 @@ def run_layout(
         for name, case in cases_of(layout, names=names).items()
         if any(results.read_status(target, name, index) is None for index in range(layout.num_processes))
     }
+    for name in remaining:
+        shutil.rmtree(target / f"{name}.files", ignore_errors=True)
     while remaining:
         for index in range(layout.num_processes):
             (target / f"started.{index}").unlink(missing_ok=True)
@@ -158,7 +160,7 @@ def run_layouts(
     folder: Path,
     *,
     cases: Iterable[str] | None = None,
-    keep_reference: bool = False,
+    keep: Collection[str] = (),
     report: Callable[[str], None] = print,
 ) -> dict[tuple[str, str], Cell]:
     """Runs the reference and the named layouts.
@@ -167,22 +169,33 @@ def run_layouts(
         names: The layouts.
         folder: Where results and logs go.
         cases: Names of cases; all where None.
-        keep_reference: Whether results of the reference that are in `folder` already stand.
+        keep: Layouts of which the results that are in `folder` already stand; only what is missing is run.
         report: Called with one line for each layout and each restart.
 
     Returns:
         The cell of every (case, layout) that was run.
     """
-    wanted = [REFERENCE.name, *(name for name in names if name != REFERENCE.name)]
     cases = None if cases is None else list(cases)
+    wanted = [REFERENCE.name, *(name for name in names if name != REFERENCE.name)]
     cells: dict[tuple[str, str], Cell] = {}
     for name in wanted:
-        layout, begun = LAYOUTS[name], time.monotonic()
-        run_layout(layout, folder, names=cases, keep=keep_reference and layout == REFERENCE, report=report)
-        found = {
-            case.name: read_cell(folder, layout, case) for case in cases_of(layout, names=cases).values()
-        }
-        cells |= {(case, name): cell for case, cell in found.items() if cell is not None}
-        good = sum(cell is not None and cell.passed for cell in found.values())
+        begun = time.monotonic()
+        run_layout(LAYOUTS[name], folder, names=cases, keep=name in keep, report=report)
+        found = read_cells(folder, [name], cases=cases)
+        good = sum(cell.passed for cell in found.values())
         report(f"{name}: {good} of {len(found)} cases ok in {time.monotonic() - begun:.0f} s")
+        cells |= found
     return cells
+
+
+def read_cells(
+    folder: Path, names: Iterable[str], *, cases: Iterable[str] | None = None
+) -> dict[tuple[str, str], Cell]:
+    """Returns the cell of every (case, layout) that was run into `folder`."""
+    cases = None if cases is None else list(cases)
+    found = {
+        (case.name, name): read_cell(folder, LAYOUTS[name], case)
+        for name in names
+        for case in cases_of(LAYOUTS[name], names=cases).values()
+    }
+    return {key: cell for key, cell in found.items() if cell is not None}

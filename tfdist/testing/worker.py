@@ -84,8 +84,9 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
     # Whatever a case raises is a result here, SystemExit too; Ctrl-C is not.
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-        message = f"{type(error).__name__}: {lines[0][:160]}"
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # Keras says where in the first line and what in the second.
+        message = f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
         broken = isinstance(error, tf.errors.OpError)
         return results.Status("error", message, time.monotonic() - started, broken), None
     return results.Status("ok", "", time.monotonic() - started), arrays
