@@ -41,7 +41,8 @@ def write(
     """Writes the arrays, and then the status under its final name, so that who sees the status sees all."""
     path = status_path(folder, case, process_index)
     if arrays is not None:
-        np.savez(path.with_suffix(".npz"), **{name: np.asarray(value) for name, value in arrays.items()})
+        named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+        np.savez(path.with_suffix(".npz"), **named)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(status)))
     os.replace(partial, path)

@@ -77,7 +77,7 @@ def tensorflow_checkpoint(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, fresh)
 
 
-@case("O21", layouts=WIDE)
+@case("O21", layouts=WIDE, stock_workers=True)
 def checkpoint_callbacks(context: Context) -> dict[str, Any]:
     """ModelCheckpoint after every batch and epoch and BackupAndRestore, all processes with the same paths."""
     folder = context.folder

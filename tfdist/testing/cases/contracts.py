@@ -72,7 +72,7 @@ class StepWithComputeLoss(ScalarLoss):
 
     compute_loss = keras.Model.compute_loss
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: Any) -> Any:
         features, labels = data
         with tf.GradientTape() as tape:
             predictions = self(features, training=True)

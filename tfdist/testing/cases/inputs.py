@@ -29,7 +29,7 @@ def _classify(inputs: Any, hidden: Any) -> keras.Model:
 
 def nested() -> Built:
     """A dict that holds a list and a dict."""
-    inputs = {"a": [keras.Input((2,)), keras.Input((2,))], "b": {"c": keras.Input((4,))}}
+    inputs: dict[str, Any] = {"a": [keras.Input((2,)), keras.Input((2,))], "b": {"c": keras.Input((4,))}}
     joined = keras.layers.concatenate([*inputs["a"], inputs["b"]["c"]])
     features, _ = tiny.rows(COUNT)
     return _classify(inputs, joined), _dataset(

@@ -111,7 +111,7 @@ def numpy_evaluation(model: keras.Model, features: np.ndarray, labels: np.ndarra
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
-@case("O18", each=["1", "3", "33", "37", "48"], layouts=BASE)
+@case("O18", each=["1", "3", "33", "37", "48"], layouts=BASE, stock_workers=True)
 def evaluate(context: Context, count: str) -> dict[str, Any]:
     """Evaluation of 1 to 48 rows against numpy; the same on every worker."""
     model = tiny.compiled(context, metrics=["accuracy"])

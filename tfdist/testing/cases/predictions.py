@@ -38,7 +38,7 @@ SOURCES: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
 }
 
 
-@case("O17", each=SOURCES, layouts=WIDE)
+@case("O17", each=SOURCES, layouts=WIDE, stock_workers=True)
 def predict(context: Context, source: str) -> dict[str, Any]:
     """Predictions for 48, 37, 33, 13 and (arrays only) 5 and 1 rows against numpy."""
     model = tiny.compiled(context)
