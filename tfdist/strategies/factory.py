@@ -47,13 +47,14 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
     module, attribute = _STRATEGIES[name]
     build = getattr(importlib.import_module(module), attribute)
     allowed = list(inspect.signature(build).parameters)
+    options = {option: value for option, value in options.items() if value is not None}
     for option in options:
         if option not in allowed:
             raise ConfigError(
                 f"the strategy {name!r} has no option {option!r}; it takes {allowed or 'none'}."
                 f"{did_you_mean(option, allowed)}"
             )
-    strategy = build(**{option: value for option, value in options.items() if value is not None})
+    strategy = build(**options)
     apply_patches()
     set_callback_adapter(adopt_callbacks)
     return strategy
