@@ -24,9 +24,17 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfdist' has no attribute {name!r}; it has {__all__}")
     module = _PUBLIC[name]
-    if module is None:
-        return importlib.import_module(f"tfdist.{name}")
-    return getattr(importlib.import_module(module), name)
+    try:
+        if module is None:
+            return importlib.import_module(f"tfdist.{name}")
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        from tfdist.errors import explain_missing
+
+        explained = explain_missing(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def __dir__() -> list[str]:

@@ -46,6 +46,34 @@ class WorkerError(TfdistError):
     """A worker process failed, stopped or did not arrive in time."""
 
 
+class MissingPackageError(TfdistError, ImportError):
+    """A library that only an optional extra brings is not installed."""
+
+
+# Top-level module -> the extra that brings it.
+_EXTRAS = {
+    "keras_hub": "hub",
+    "safetensors": "text",
+    "seqeval": "text",
+    "tensorboard": "text",
+    "tensorflow": "tensorflow",
+    "tensorflow_datasets": "tfds",
+    "tokenizers": "text",
+}
+
+
+def explain_missing(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """Returns an error that says which extra to install, or None if `error` is about no optional library."""
+    module = (error.name or "").partition(".")[0]
+    if module not in _EXTRAS:
+        return None
+    extra = _EXTRAS[module]
+    others = " (or [cuda] on GPUs, [tpu] on TPUs)" if extra == "tensorflow" else ""
+    return MissingPackageError(
+        f"The library {module!r} is not installed. Install it with: pip install 'tfdist[{extra}]'{others}."
+    )
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest of `allowed`, or an empty string."""
     near = difflib.get_close_matches(given, list(allowed), n=1)

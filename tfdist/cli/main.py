@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 import tfdist
-from tfdist.errors import TfdistError, did_you_mean
+from tfdist.errors import TfdistError, did_you_mean, explain_missing
 
 
 class Command(Protocol):
@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("tfdist").setLevel(logging.INFO)
     try:
         return _run(arguments)
+    except ModuleNotFoundError as error:
+        explained = explain_missing(error)
+        if explained is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)
+        return explained.exit_code
     except TfdistError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
