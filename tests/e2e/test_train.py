@@ -1,4 +1,4 @@
-"""`tfdist train`, `evaluate` and `predict` from the command line to the files, on tiny models and made-up texts."""
+"""`tfdist train`, `evaluate` and `predict`, from the command line to the files, on tiny models and texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 import yaml
 
 from tfdist.cli.main import main
+from tfdist.testing.processes import ProcessGroup, worker_environments
 
 GOOD, BAD = ["good", "great", "superb", "lovely"], ["bad", "awful", "poor", "dull"]
 FILL = ["the", "film", "was", "a", "very", "plot", "and", "scene"]
@@ -195,3 +196,35 @@ def test_accumulation_steps_limit_float16_and_no_test_split(tmp_path, texts, cap
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     keras.config.set_dtype_policy("float32")
     assert "test" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("model", ["bigru", "bert"])
+def test_mirrored_and_two_workers_train_as_one_device_does(tmp_path, texts, model):
+    """Batches of 14 leave an uneven last one; steps are few, since it is their meaning that is compared."""
+    ways = {"one_device": [], "mirrored": ["--devices", "2"], "multi_worker_mirrored": []}
+    found = {}
+    for name, options in ways.items():
+        run = tmp_path / name
+        environments = worker_environments(2 if name == "multi_worker_mirrored" else 1)
+        logs = [tmp_path / f"{name}.{index}.log" for index in range(len(environments))]
+        arguments = ["--data", str(texts), "--model", model, "--dropout", "0", "--epochs", "1"]
+        arguments += ["--global-batch-size", "14", "--strategy", name, *options, "--output", str(run)]
+        group = ProcessGroup(
+            [sys.executable, "-m", "tfdist.cli.main", "train", *arguments], environments, logs
+        )
+        codes = group.wait(180)
+        outputs = [log.read_text() for log in logs]
+        assert codes == [0] * len(codes), "\n".join(outputs)
+        # Others than the chief print no table and no progress.
+        told = ["This run" in output and "12/12" in output for output in outputs]
+        assert told == [True, False][: len(codes)]
+        found[name] = json.loads((run / "metrics.json").read_text())
+    expected = found["one_device"]
+    for name in ("mirrored", "multi_worker_mirrored"):
+        for log in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            np.testing.assert_allclose(found[name]["history"][log], expected["history"][log], rtol=1e-4)
+        assert found[name]["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-4)
+        assert found[name]["test"]["report"] == expected["test"]["report"]

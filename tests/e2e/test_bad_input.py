@@ -1,0 +1,278 @@
+"""What a user can get wrong with `tfdist train`, `evaluate` and `predict`: each message and exit code.
+
+Most cases end before anything is trained, and share this process. Those of signals and limits have their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tfdist.cli.main import main
+from tfdist.testing.processes import QUIET, worker_environments
+
+ROWS = [f"word{i % 7} some text\t{'ab'[i % 2]}" for i in range(40)]
+
+
+def write_splits(folder: Path, **splits: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation", "test"):
+        text = "\n".join(["text\tlabel", *ROWS]) + "\n"
+        (folder / f"{split}.tsv").write_text(splits.get(split, text))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_splits(tmp_path / "data")
+
+
+def train(data: object, output: object, *more: str) -> list[str]:
+    arguments = ["train", "--data", str(data), "--output", str(output), "--model", "bigru", "--epochs", "1"]
+    return [*arguments, "--strategy", "one_device", *more]
+
+
+def refused(capsys, arguments: list[str], code: int, *words: str) -> None:
+    """Checks that the command ends with `code` and one message that has all `words`."""
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    message = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1
+    for word in words:
+        assert word in captured.err
+    assert "Traceback" not in captured.err and "This run" not in captured.out
+
+
+def test_no_data(tmp_path, capsys):
+    refused(capsys, ["train", "--output", str(tmp_path / "run"), "--strategy", "one_device"], 2, "--data")
+
+
+def test_no_such_file(tmp_path, capsys):
+    refused(capsys, train(tmp_path / "absent.tsv", tmp_path / "run"), 1, "absent.tsv")
+
+
+@pytest.mark.parametrize("content", ["", "text\tlabel\n"])
+def test_an_empty_split(tmp_path, capsys, content):
+    data = write_splits(tmp_path / "data", validation=content)
+    refused(capsys, train(data, tmp_path / "run"), 1, "the split 'validation' has no example", "Fill it")
+
+
+def test_a_header_without_the_columns(tmp_path, capsys):
+    data = write_splits(tmp_path / "data", train="sentence\tlabel\nx\ta\n")
+    refused(capsys, train(data, tmp_path / "run"), 1, "train.tsv", "'text'", "sentence")
+
+
+def test_a_label_seen_only_in_test(tmp_path, capsys):
+    data = write_splits(tmp_path / "data", test="text\tlabel\nx\ta\ny\tc\n")
+    refused(capsys, train(data, tmp_path / "run"), 1, "test.tsv:3", "'c'", "not in 'train'")
+
+
+def test_invalid_utf8(tmp_path, capsys):
+    data = write_splits(tmp_path / "data")
+    (data / "train.tsv").write_bytes(b"text\tlabel\nok\ta\n\xff\xfe\tb\n")
+    refused(capsys, train(data, tmp_path / "run"), 1, "train.tsv:3", "UTF-8")
+
+
+def test_a_conll_line_with_the_wrong_number_of_fields(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.conll").write_text("Paris\tB-loc\nis O extra field\n")
+    arguments = train(
+        tmp_path / "data", tmp_path / "run", "--task", "token-classification", "--model", "bert"
+    )
+    refused(capsys, arguments, 1, "train.conll:2")
+
+
+def test_a_model_that_cannot_do_the_task(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.conll").write_text("Paris\tB-loc\n\n")
+    arguments = train(tmp_path / "data", tmp_path / "run", "--task", "token-classification")
+    refused(capsys, arguments, 1, "bigru cannot do token-classification", "--model minilm or bert")
+
+
+def test_no_such_model(data, tmp_path, capsys):
+    refused(
+        capsys, train(data, tmp_path / "run", "--model", "minilmm"), 1, "'minilmm'", "Did you mean 'minilm'"
+    )
+
+
+def test_an_unknown_key(data, tmp_path, capsys):
+    refused(
+        capsys, train(data, tmp_path / "run", "--set", "optimizer.lr=1"), 2, "optimizer.lr", "learning_rate"
+    )
+
+
+def test_an_output_folder_that_is_not_empty(data, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").touch()
+    refused(capsys, train(data, tmp_path / "run"), 2, "not empty", "--output")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_an_output_folder_that_cannot_be_made(data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    refused(capsys, train(data, tmp_path / "file" / "run"), 2, "cannot be written", "--output")
+
+
+def test_malformed_tf_config(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    refused(capsys, train(data, tmp_path / "run", "--strategy", "auto"), 1, "TF_CONFIG", "JSON")
+
+
+def test_a_file_to_predict_that_is_absent(trained, capsys):
+    refused(capsys, ["predict", "--run", str(trained), "--strategy", "one_device", "no.txt"], 1, "no.txt")
+
+
+def test_a_file_to_predict_that_is_not_utf8(trained, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_bytes(b"fine\n\xff\n")
+    arguments = ["predict", "--run", str(trained), "--strategy", "one_device", str(tmp_path / "lines.txt")]
+    refused(capsys, arguments, 1, "lines.txt:2", "UTF-8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_splits(folder / "data")
+    assert main(train(data, folder / "run", "--max-steps", "1")) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def evaluate_and_predict_refuse(capsys, run: Path, *words: str) -> None:
+    for command in ("evaluate", "predict"):
+        refused(capsys, [command, "--run", str(run), "--strategy", "one_device"], 1, *words)
+
+
+def test_no_run_folder(tmp_path, capsys):
+    evaluate_and_predict_refuse(capsys, tmp_path / "absent", "absent", "is not a folder")
+
+
+@pytest.mark.parametrize("part", ["best.keras", "labels.json", "run.yaml", "tokenizer"])
+def test_a_run_folder_without_a_part(run_copy, capsys, part):
+    (run_copy / part).rename(run_copy.parent / "away")
+    evaluate_and_predict_refuse(capsys, run_copy, f"lacks {part}")
+
+
+def test_a_model_file_that_is_cut_off(run_copy, capsys):
+    content = (run_copy / "best.keras").read_bytes()
+    (run_copy / "best.keras").write_bytes(content[: len(content) // 2])
+    evaluate_and_predict_refuse(capsys, run_copy, "best.keras", "cannot be read as a Keras model")
+
+
+def test_a_model_file_with_damaged_weights(run_copy, capsys):
+    with zipfile.ZipFile(run_copy / "best.keras") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    parts["model.weights.h5"] = b"\x00" * 100
+    with zipfile.ZipFile(run_copy / "best.keras", "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    evaluate_and_predict_refuse(capsys, run_copy, "best.keras", "cannot be read as a Keras model")
+
+
+def test_the_model_of_other_labels(run_copy, capsys):
+    (run_copy / "labels.json").write_text(json.dumps(["a", "b", "c"]))
+    evaluate_and_predict_refuse(capsys, run_copy, "is another model", "3 labels")
+
+
+def test_the_model_of_another_task(run_copy, capsys):
+    text = (run_copy / "run.yaml").read_text()
+    (run_copy / "run.yaml").write_text(text.replace("text-classification", "token-classification"))
+    evaluate_and_predict_refuse(capsys, run_copy, "is another model", "token-classification")
+
+
+def test_the_tokenizer_of_another_model(run_copy, capsys):
+    from tfdist.models import WordTokenizer
+
+    WordTokenizer.train([" ".join(f"other{i}" for i in range(500))]).save(run_copy / "tokenizer")
+    evaluate_and_predict_refuse(capsys, run_copy, "is the tokenizer of another model")
+
+
+def test_labels_of_the_data_that_the_model_does_not_know(trained, tmp_path, capsys):
+    (tmp_path / "test.tsv").write_text("text\tlabel\nx\tz\n")
+    arguments = ["evaluate", "--run", str(trained), "--strategy", "one_device", "--data", str(tmp_path)]
+    refused(capsys, arguments, 1, "'z'", "none of ['a', 'b']")
+
+
+# What needs processes of its own.
+
+
+def start(arguments: list[str], **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, **QUIET, **options.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfdist.cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_a_global_batch_smaller_than_the_replicas(data, tmp_path):
+    arguments = train(data, tmp_path / "run", "--strategy", "mirrored", "--devices", "4")
+    process = start([*arguments, "--global-batch-size", "3"])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "fewer than the 4 replicas. Give --global-batch-size of at least 4" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_full_disk(data, tmp_path):
+    """A limit on the size of files stands for it: writing fails in the same place, amid the model."""
+    limit = 200_000
+    process = start(
+        train(data, tmp_path / "run"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "Cannot write" in errors and "File too large" in errors and "Traceback" not in errors
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert (
+        "best.keras" not in names and "export" not in names and not any("partial" in name for name in names)
+    )
+
+
+@pytest.mark.parametrize("moment", ["start", "This run", "Epoch 2/"])
+def test_ctrl_c(data, tmp_path, moment):
+    process = start(train(data, tmp_path / "run", "--epochs", "10000"))
+    if moment == "start":
+        time.sleep(2.5)  # while TensorFlow is being loaded
+    else:
+        assert any(moment in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    if (tmp_path / "run" / "best.keras").exists():
+        with zipfile.ZipFile(tmp_path / "run" / "best.keras") as file:
+            assert file.testzip() is None
+    assert not (tmp_path / "run" / "export").exists()
+    names = [path.name for path in tmp_path.rglob("*")]
+    assert not [name for name in names if name.startswith(".tmp") or ".partial" in name]
+
+
+@pytest.mark.processes
+def test_workers_with_different_configurations(data, tmp_path):
+    workers = [
+        start(train(data, tmp_path / "run", "--strategy", "auto", "--seed", str(index)), env=environment)
+        for index, environment in enumerate(worker_environments(2))
+    ]
+    answers = [worker.communicate(timeout=150) for worker in workers]
+    for worker, (_, errors) in zip(workers, answers, strict=True):
+        assert worker.returncode == 1, errors
+    assert "the workers do not agree on the configuration of the run: worker 0" in answers[0][1]
+    assert not (tmp_path / "run").exists()
