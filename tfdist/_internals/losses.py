@@ -14,7 +14,7 @@ from keras import ops
 from keras.src.losses import loss as loss_module
 
 from tfdist._internals.registry import Patch
-from tfdist._internals.replica_step import ReplicaStep, current_step
+from tfdist._internals.replica_step import current_step
 
 
 def _unscaled(stock: Any) -> Any:
@@ -35,15 +35,6 @@ def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> 
     return None
 
 
-def _without_padding(step: ReplicaStep, values: Any, sample_weight: Any) -> Any:
-    """Returns sample weights that leave out padded rows."""
-    rows = step.row_mask(ops.shape(values)[0])
-    if sample_weight is None:
-        return ops.cast(rows, values.dtype)
-    weight = ops.cast(sample_weight, values.dtype)
-    return weight * ops.reshape(ops.cast(rows, weight.dtype), [-1] + [1] * (len(weight.shape) - 1))
-
-
 def _reduced(stock: Any) -> Any:
     def reduce_weighted_values(
         values: Any,
@@ -61,7 +52,7 @@ def _reduced(stock: Any) -> Any:
         if mask is not None:
             mask = ops.convert_to_tensor(mask, dtype=dtype)
         if step.static:
-            sample_weight = _without_padding(step, values, sample_weight)
+            sample_weight = tf.cast(step.without_padding(ops.shape(values)[0], sample_weight), values.dtype)
         loss = stock(values, sample_weight, mask, reduction, dtype)
         weight = tf.cast(step.weight, loss.dtype)
         if reduction == "sum":

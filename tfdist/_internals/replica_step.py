@@ -31,6 +31,8 @@ class ReplicaStep:
             is one row in a replica that would have none.
         written: Keras variables assigned in this step, in order.
         gradients_weighted: The gradients come from a loss that has `weight` in it already.
+        wants_stop: Scalar float32, above 0 where this process wants training to stop.
+        shared: What this step shares with the other replicas, once it is on its way.
         gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
     """
 
@@ -46,6 +48,8 @@ class ReplicaStep:
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None
         self._in_compiled = False
+        self.wants_stop: tf.Tensor | None = None
+        self.shared: Any = None
 
     @classmethod
     def of_counted_rows(cls, num_valid: tf.Tensor, static: bool = False) -> ReplicaStep:
@@ -62,6 +66,15 @@ class ReplicaStep:
     def row_mask(self, rows: Any) -> tf.Tensor:
         """Returns the float32 mask, shape `(rows,)`, with 1 for the rows that count."""
         return tf.cast(tf.range(tf.cast(rows, tf.int64)) < self.num_valid, tf.float32)
+
+    def without_padding(self, rows: Any, sample_weight: Any = None) -> tf.Tensor:
+        """Returns `sample_weight`, or ones, with 0 in place of the weights of padded rows."""
+        mask = self.row_mask(rows)
+        if sample_weight is None:
+            return mask
+        weight = tf.convert_to_tensor(sample_weight)
+        weight = weight if weight.dtype.is_floating else tf.cast(weight, tf.float32)
+        return weight * tf.reshape(tf.cast(mask, weight.dtype), [-1] + [1] * (weight.shape.rank - 1))
 
     def sum(self, values: Sequence[Any]) -> list[Any]:
         """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
@@ -127,7 +140,6 @@ class ReplicaStep:
             yield
         finally:
             self.gradients_reduced = before
-
 
     @contextmanager
     def compiled(self) -> Iterator[None]:

@@ -161,7 +161,7 @@ def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
             y_pred, gradients = compiled()
     else:
         y_pred, gradients = forward_and_backward()
-    logs = model.compute_metrics(x, y, y_pred, sample_weight=_padded_weight(step, sample_weight, y_pred))
+    logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
     if model.trainable_weights:
         _share_with_gradients(model, step)
         step.gradients_weighted = True
@@ -173,7 +173,7 @@ def test_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
     """Stock's test_step, blind to padding."""
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
     y_pred, _ = _forward(model, step, x, y, sample_weight, training=False)
-    return model.compute_metrics(x, y, y_pred, sample_weight=_padded_weight(step, sample_weight, y_pred))
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
 def _forward(
@@ -183,16 +183,3 @@ def _forward(
     loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
     model._loss_tracker.update_state(loss, sample_weight=tf.cast(step.num_valid, tf.float32))
     return y_pred, loss
-
-
-def _padded_weight(step: ReplicaStep, sample_weight: Any, y_pred: Any) -> Any:
-    """Returns the sample weights for metrics; with static shapes they leave out the padding."""
-    if not step.static:
-        return sample_weight
-    rows = step.row_mask(tf.shape(tree.flatten(y_pred)[0])[0])
-    if sample_weight is None:
-        return rows
-    return tree.map_structure(
-        lambda weight: weight * tf.reshape(tf.cast(rows, weight.dtype), [-1] + [1] * (weight.shape.rank - 1)),
-        sample_weight,
-    )
