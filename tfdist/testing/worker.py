@@ -87,7 +87,9 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # Keras says where in the first line and what in the second.
         message = f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
-        broken = isinstance(error, tf.errors.OpError)
+        # A worker of tfdist that fails tells the others, which ends all their collectives for good.
+        told = context.layout.num_processes > 1 and not context.stock
+        broken = told or isinstance(error, tf.errors.OpError)
         return results.Status("error", message, time.monotonic() - started, broken), None
     return results.Status("ok", "", time.monotonic() - started), arrays
 
