@@ -139,7 +139,7 @@ PENALTIES = {
 }
 
 
-@case("O5", each=PENALTIES, quick=True)
+@case("O5", each=PENALTIES)
 def penalty(context: Context, name: str) -> dict[str, Any]:
     """Regularisers and constraints."""
     return tiny.fitted(context, tiny.compiled(context, PENALTIES[name], _sgd))

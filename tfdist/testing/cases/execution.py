@@ -15,7 +15,7 @@ from tfdist.testing.inspection import count_collectives
 from tfdist.testing.registry import BASE, WIDE, case
 
 
-@case("O19", each=["2", "3"], layouts=WIDE, quick=True)
+@case("O19", each=["2", "3"], layouts=WIDE)
 def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     """Several steps in one execution over five batches, the last one uneven; fit, evaluate and predict."""
     model = tiny.compiled(context, metrics=["accuracy"], steps_per_execution=int(steps))

@@ -44,7 +44,7 @@ ACCUMULATIONS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 }
 
 
-@case("O7", each=ACCUMULATIONS, quick=True)
+@case("O7", each=ACCUMULATIONS)
 def accumulation(context: Context, name: str) -> dict[str, Any]:
     """Gradient accumulation over 8 batches."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 48)
@@ -56,7 +56,7 @@ def accumulation_uneven(context: Context, name: str) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 29, epochs=3)
 
 
-@case("O7")
+@case("O7", quick=True)
 def accumulation_is_one_large_step(context: Context) -> dict[str, Any]:
     """Two batches of 6 accumulated are one batch of 12, and the steps count updates."""
     large = tiny.compiled(context, tiny.mlp)

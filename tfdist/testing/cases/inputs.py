@@ -83,7 +83,7 @@ INPUTS: dict[str, Callable[[], Built]] = {
 }
 
 
-@case("O1", each=INPUTS, layouts=BASE, quick=True)
+@case("O1", each=INPUTS, layouts=BASE)
 def inputs(context: Context, kind: str) -> dict[str, Any]:
     """Inputs of other structures and types, uneven batches."""
     with context.scope():

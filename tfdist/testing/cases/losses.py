@@ -27,7 +27,7 @@ def sample_weights(count: int) -> np.ndarray:
     return weights
 
 
-@case("O3", each=REDUCTIONS, quick=True)
+@case("O3", each=REDUCTIONS)
 def reduction(context: Context, name: str) -> dict[str, Any]:
     """Loss reduction with sample weights, uneven batches."""
     model = tiny.compiled(

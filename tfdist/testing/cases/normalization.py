@@ -52,7 +52,7 @@ def synchronized(context: Context, count: str) -> dict[str, Any]:
     return tiny.fitted(context, model, int(count))
 
 
-@case("O11", each=["24", "25", "31"], quick=True)
+@case("O11", each=["24", "25", "31"])
 def unsynchronized(context: Context, count: str) -> dict[str, Any]:
     """Batch statistics of each replica: finite, the same everywhere afterwards, one answer for one row."""
     model = tiny.compiled(context, lambda: tiny.mlp(lambda: BatchNormalization(momentum=0.5)))

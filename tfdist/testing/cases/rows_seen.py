@@ -106,7 +106,7 @@ ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@case("O16", each=ONE_EPOCH_EACH, layouts=BASE, quick=True)
+@case("O16", each=ONE_EPOCH_EACH, layouts=BASE)
 def rows_seen(context: Context, source: str) -> dict[str, Any]:
     """The ids trained on in each of two epochs; nobody has set a seed."""
     context.forget_seeds()
