@@ -17,7 +17,7 @@ _PUBLIC = {
     "errors": None,
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -53,10 +53,13 @@ def test_links_to_files_exist(page):
 
 @each_page
 def test_commands_exist(page):
-    # At the start of a line or of inline code; a sentence may make something, too.
+    # In code only; a sentence may make something, too.
     text = page.read_text()
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= TARGETS
-    named = set(re.findall(r"(?:^|`)tfdist ([a-z]+)", text, re.MULTILINE))
+    code = "\n".join(
+        re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
+    )
+    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= TARGETS
+    named = set(re.findall(r"^(?:\$ )?tfdist ([a-z]+)", code, re.MULTILINE))
     assert named <= {name for name, _, _ in COMMANDS}
 
 
