@@ -39,7 +39,8 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
     prefix = f"tfdist/{name}/{_calls[name]}"
     service = context.context()
     service.set_config_key_value(f"{prefix}/{process_index()}", json.dumps(value))
-    values, missing = [], []
+    values: list[Any] = []
+    missing: list[int] = []
     for index in range(num_processes()):
         # Once one process is missing the others get a moment only, so that the limit holds for all together.
         limit = 1.0 if missing else timeout_s

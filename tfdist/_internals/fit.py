@@ -13,11 +13,11 @@ from typing import Any
 import tensorflow as tf
 from keras import callbacks as keras_callbacks
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
-from tensorflow.python.eager import context
 
 from tfdist._internals.coordination import agree, all_gather_json, report_failure
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_batch import needs_replica_batches
+from tfdist._internals.shared_seed import global_seed
 from tfdist.errors import UnsupportedError
 from tfdist.runtime.process import is_chief, num_processes, process_index
 
@@ -62,7 +62,7 @@ def _check_scope(model: Any) -> None:
     optimizer = getattr(model, "optimizer", None)
     for part in (optimizer, getattr(optimizer, "inner_optimizer", None)):
         made_under = getattr(part, "_distribution_strategy", strategy)
-        if needs_replica_batches(strategy) and made_under is not strategy:
+        if part is not None and needs_replica_batches(strategy) and made_under is not strategy:
             raise UnsupportedError(
                 f"the optimizer {part.name!r} was made outside of strategy.scope(): its counters are on one device. "
                 "Make the optimizer under `with strategy.scope():`, or compile with its name, as 'adam'."
@@ -79,6 +79,8 @@ def _several_workers(stock: Any, settings: tuple[str, ...]) -> Any:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         _check_scope(self)
         strategy = self.distribute_strategy
+        if needs_replica_batches(strategy):
+            strategy.prepare_seeds()
         if not needs_replica_batches(strategy) or num_processes() == 1:
             return stock(self, *args, **kwargs)
         bound = _bound(stock, self, args, kwargs)
@@ -90,8 +92,9 @@ def _several_workers(stock: Any, settings: tuple[str, ...]) -> Any:
                 _meet(stock.__name__, given, settings)
                 given["callbacks"] = _callbacks(given.get("callbacks"), training=stock.__name__ == "fit")
             return stock(*bound.args, **bound.kwargs)
-        except BaseException as error:
-            report_failure(f"worker {process_index()} failed in {stock.__name__}: {type(error).__name__}: {error}")
+        except (SystemExit, KeyboardInterrupt) as error:
+            # An exception may be caught by the script, on all workers alike; these end it (see `failure_report`).
+            report_failure(f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip())
             raise
 
     return call
@@ -103,11 +106,7 @@ def _meet(name: str, given: dict[str, Any], settings: tuple[str, ...]) -> None:
         f"the arguments of {name}",
         {key: given[key] for key in settings if isinstance(given.get(key), int | float | str | bool | None)},
     )
-    agree("the random seed (keras.utils.set_random_seed must be given the same number everywhere)", _seed())
-
-
-def _seed() -> int | None:
-    return context.global_seed()
+    agree("the random seed (keras.utils.set_random_seed must be given the same number everywhere)", global_seed())
 
 
 def _callbacks(callbacks: Any, training: bool) -> list[Any]:

@@ -12,11 +12,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, SeedGenerator
 
 
-def capture() -> dict[str, Any]:
-    """Returns this thread's Keras state; the values are shared, not copied."""
-    return dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
+def capture(seed_generator: SeedGenerator | None = None) -> dict[str, Any]:
+    """Returns this thread's Keras state; the values are shared, not copied.
+
+    Args:
+        seed_generator: What functions of `keras.random` without a seed draw from, in place of Keras's own.
+    """
+    state = dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
+    if seed_generator is not None:
+        state[GLOBAL_SEED_GENERATOR] = seed_generator
+    return state
+
+
+def new_seed_generator() -> SeedGenerator:
+    """Returns a generator like Keras's global one, with its variable under the strategy in force."""
+    return SeedGenerator()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ one; a replica that would have none gets one row that does not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -100,49 +100,70 @@ def _padded_size(dataset: tf.data.Dataset, batch_size: int | None, num_replicas:
 
 
 class DistributedBatches:
-    """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica."""
+    """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica.
+
+    Attributes:
+        element_spec: The dataset's.
+        num_batches: Steps of an epoch, the same on all workers; None if unknown or without end.
+        renew: If set, makes the dataset anew for every epoch.
+    """
 
     def __init__(
         self, strategy: Any, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None = None
     ) -> None:
-        extended = strategy.extended
-        num_replicas = strategy.num_replicas_in_sync
-        num_local = len(extended.worker_devices)
-        first = strategy.process_index * num_local
-        padded = _padded_size(dataset, batch_size, num_replicas) if strategy.static_shapes else None
+        self._strategy = strategy
+        self._num_local = len(strategy.extended.worker_devices)
+        self._padded_size: int | None = None
+        if strategy.static_shapes:
+            self._padded_size = _padded_size(dataset, batch_size, strategy.num_replicas_in_sync)
+        several_workers = strategy.num_replicas_in_sync > self._num_local
+        self._own_shares = several_workers and _auto_sharding_is_off(dataset)
+        self._missing_batches = 0
         self.element_spec = dataset.element_spec
-        own_shares = num_replicas > num_local and _auto_sharding_is_off(dataset)
-        if own_shares:
-            first, num_replicas = 0, num_local
-
-        def pieces(*batch: Any) -> tf.data.Dataset:
-            data = batch[0] if len(batch) == 1 and not isinstance(dataset.element_spec, tuple) else batch
-            return tf.data.Dataset.range(first, first + num_local).map(
-                lambda replica: cut_batch(data, replica, num_replicas, padded)
-            )
-
-        stream = dataset.flat_map(pieces)
-        if own_shares:
-            stream = stream.map(lambda data, num_valid, _: OwnShare(data, num_valid))
-            own, num_batches = num_batches, _longest(dataset)
-            if num_batches is not None and num_batches > (own or 0):
-                missing = (num_batches - (own or 0)) * num_local
-                nothing = stream.take(1).map(lambda data, num_valid: OwnShare(data, tf.zeros_like(num_valid)))
-                stream = stream.concatenate(nothing.cache().repeat(missing))
-        # No sharding by files or elements: every worker reads the same batches and keeps its own rows, or else which
-        # rows meet in a step would depend on the number of workers.
-        stream = stream.prefetch(2 * num_local)
-        self._distributed = strategy.distribute_datasets_from_function(lambda _: stream)
-        # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
-        # at the price of a collective a step.
-        self._distributed._enable_get_next_as_optional = False
         self.num_batches = num_batches
+        if self._own_shares:
+            self.num_batches = _longest(dataset)
+            self._missing_batches = max(0, (self.num_batches or 0) - (num_batches or 0))
+        self.renew: Callable[[], tf.data.Dataset] | None = None
+        self._distributed = self._distribute(dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self._distributed)
+        iterator = iter(self._distributed if self.renew is None else self._distribute(self.renew()))
         # Known lengths let several steps run in one call without asking after each who has data left.
         iterator._tfdist_remaining = self.num_batches
         return iterator
+
+    def _distribute(self, dataset: tf.data.Dataset) -> Any:
+        stream = self._own_pieces(dataset) if self._own_shares else self._pieces_of_global_batches(dataset)
+        stream = stream.prefetch(2 * self._num_local)
+        distributed = self._strategy.distribute_datasets_from_function(lambda _: stream)
+        # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
+        # at the price of a collective a step.
+        distributed._enable_get_next_as_optional = False
+        return distributed
+
+    def _pieces_of_global_batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        # No sharding by files or elements: every worker reads the same batches and keeps its own rows, or else which
+        # rows meet in a step would depend on the number of workers.
+        first = self._strategy.process_index * self._num_local
+        return self._pieces(dataset, first, self._strategy.num_replicas_in_sync)
+
+    def _own_pieces(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        stream = self._pieces(dataset, 0, self._num_local)
+        stream = stream.map(lambda piece: OwnShare(piece.data, piece.num_valid))
+        if self._missing_batches:
+            nothing = stream.take(1).map(lambda own: OwnShare(own.data, tf.zeros_like(own.num_valid)))
+            stream = stream.concatenate(nothing.cache().repeat(self._missing_batches * self._num_local))
+        return stream
+
+    def _pieces(self, dataset: tf.data.Dataset, first: int, num_replicas: int) -> tf.data.Dataset:
+        def pieces(*batch: Any) -> tf.data.Dataset:
+            data = batch[0] if len(batch) == 1 and not isinstance(dataset.element_spec, tuple) else batch
+            return tf.data.Dataset.range(first, first + self._num_local).map(
+                lambda replica: cut_batch(data, replica, num_replicas, self._padded_size)
+            )
+
+        return dataset.flat_map(pieces)
 
 
 def _auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:

@@ -99,7 +99,6 @@ def _make(stock: Any) -> Any:
             self._tfdist_stop = logs.pop(STOP_KEY)
             return logs
 
-        function.traced = one_step_of if not self.run_eagerly else None
         return function
 
     return _make_function

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices-per-worker", type=int, metavar="N", help="devices of each worker for multi_worker_mirrored"
     )
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds that the workers wait for each other")
+    parser.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds that the workers wait for each other"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -16,11 +17,13 @@ from tfdist.strategies.one_device import one_device
 def auto() -> tf.distribute.Strategy:
     """Returns `multi_worker_mirrored` in a cluster, `mirrored` with several GPUs, else `one_device`."""
     cluster = detect_cluster(os.environ)
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    build: Callable[[], tf.distribute.Strategy]
     if cluster is not None and cluster.num_processes > 1:
-        chosen, why = MultiWorkerMirrored, f"{cluster.num_processes} processes, from {cluster.source}"
-    elif (gpus := len(tf.config.list_physical_devices("GPU"))) > 1:
-        chosen, why = Mirrored, f"{gpus} GPUs"
+        build, why = MultiWorkerMirrored, f"{cluster.num_processes} processes, from {cluster.source}"
+    elif gpus > 1:
+        build, why = Mirrored, f"{gpus} GPUs"
     else:
-        chosen, why = one_device, "one process and no second GPU"
-    LOGGER.info("strategy auto: %s (%s)", chosen.__name__, why)
-    return chosen()
+        build, why = one_device, "one process and no second GPU"
+    LOGGER.info("strategy auto: %s (%s)", build.__module__.rpartition(".")[2], why)
+    return build()

@@ -20,6 +20,7 @@ class DataParallel:
     """
 
     static_shapes = False
+    _seed_generator: Any = None
 
     @property
     def process_index(self) -> int:
@@ -35,6 +36,12 @@ class DataParallel:
     def is_chief(self) -> bool:
         """Whether this process writes files and shows the progress bar."""
         return process.is_chief()
+
+    def prepare_seeds(self) -> None:
+        """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
+        if self._seed_generator is None:
+            with self.scope():  # type: ignore[attr-defined]
+                self._seed_generator = keras_state.new_seed_generator()
 
     def distribute_batches(
         self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None
@@ -58,7 +65,7 @@ class DataParallel:
         Given a batch of `distribute_batches`, `fn` gets the replica's data alone, and what is patched in Keras
         knows which share of the global batch it is.
         """
-        state = keras_state.capture()
+        state = keras_state.capture(self._seed_generator)
         static = self.static_shapes
 
         def replica_fn(*args: Any, **kwargs: Any) -> Any:

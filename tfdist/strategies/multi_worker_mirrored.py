@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +10,8 @@ import tensorflow as tf
 from tfdist._internals import coordination
 from tfdist._internals.cluster_start import start_cluster
 from tfdist._internals.extended import MultiWorkerExtended, next_collective_key_base
+from tfdist._internals.failure_report import report_failure_at_exit
+from tfdist._internals.shared_seed import share_seed
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError, ConfigError
@@ -76,9 +77,8 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
         extended = MultiWorkerExtended(self, resolver, options, devices_per_worker)
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
-        # Unseeded shuffles of tf.data would differ from worker to worker, so that an epoch shows some rows twice
-        # and others never: one seed for all, which keras.utils.set_random_seed may still replace.
-        tf.random.set_seed(coordination.broadcast_json("seed", random.SystemRandom().randrange(2**31)))
+        share_seed()
+        report_failure_at_exit()
 
 
 def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:

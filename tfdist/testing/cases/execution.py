@@ -100,7 +100,6 @@ def _collectives(context: Context, build: Any, optimizer: Any, **options: Any) -
 COLLECTIVE_STEPS: dict[str, Any] = {
     "plain": lambda: keras.optimizers.Adam(0.05),
     "clipped": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05),
-    "accumulating": lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
     "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5)),
 }
 
@@ -109,6 +108,17 @@ COLLECTIVE_STEPS: dict[str, Any] = {
 def one_collective(context: Context, name: str) -> dict[str, Any]:
     """The graph of a step holds one collective for the gradients and none for logs and counters."""
     return _collectives(context, tiny.mlp, COLLECTIVE_STEPS[name])
+
+
+@case("O27", layouts=BASE)
+def collectives_of_accumulation(context: Context) -> dict[str, Any]:
+    """One for the gradients of an update, in its condition, and one for what every batch's logs need."""
+    model = tiny.compiled(
+        context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), metrics=["accuracy"]
+    )
+    found = tiny.fitted(context, model)
+    allowed = 2 * context.layout.devices if context.num_replicas > 1 else 0
+    return found | {"true/two collectives": count_collectives(model) <= allowed}
 
 
 @case("O27")

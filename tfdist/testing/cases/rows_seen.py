@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.replica_step import current_step
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
 from tfdist.testing.registry import BASE, WIDE, case
@@ -31,8 +32,10 @@ class RowRecorder(keras.Model):
     def train_step(self, data: Any) -> Any:
         features, _, weights = keras.utils.unpack_x_y_sample_weight(data)
         ids = features[:, 0]
-        # Rows of weight zero are padding.
+        # Rows of weight zero are padding, and so is the one row of a replica that has none of its own.
         valid = ids if weights is None else tf.boolean_mask(ids, tf.reshape(weights, (-1,)) > 0)
+        if (step := current_step()) is not None:
+            valid = valid[: step.num_valid]
         tf.py_function(lambda value: self.record(value.numpy()), [valid], [])
         return super().train_step(data)
 
