@@ -94,7 +94,9 @@ def _several_workers(stock: Any, settings: tuple[str, ...]) -> Any:
             return stock(*bound.args, **bound.kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             # An exception may be caught by the script, on all workers alike; these end it (see `failure_report`).
-            report_failure(f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip())
+            report_failure(
+                f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip()
+            )
             raise
 
     return call
@@ -106,7 +108,10 @@ def _meet(name: str, given: dict[str, Any], settings: tuple[str, ...]) -> None:
         f"the arguments of {name}",
         {key: given[key] for key in settings if isinstance(given.get(key), int | float | str | bool | None)},
     )
-    agree("the random seed (keras.utils.set_random_seed must be given the same number everywhere)", global_seed())
+    agree(
+        "the random seed (keras.utils.set_random_seed must be given the same number everywhere)",
+        global_seed(),
+    )
 
 
 def _callbacks(callbacks: Any, training: bool) -> list[Any]:
@@ -128,7 +133,9 @@ def _patch(attribute: str, settings: tuple[str, ...]) -> Patch:
 
 
 PATCHES = (
-    _patch("fit", ("batch_size", "epochs", "initial_epoch", "steps_per_epoch", "validation_steps", "shuffle")),
+    _patch(
+        "fit", ("batch_size", "epochs", "initial_epoch", "steps_per_epoch", "validation_steps", "shuffle")
+    ),
     _patch("evaluate", ("batch_size", "steps")),
     _patch("predict", ("batch_size", "steps")),
 )

@@ -42,73 +42,85 @@ class _Logs:
 
 def _make(stock: Any) -> Any:
     def _make_function(self: Any, step_function: Any) -> Any:
-        strategy = self.distribute_strategy
-        if not needs_replica_batches(strategy):
+        if not needs_replica_batches(self.distribute_strategy):
             return stock(self, step_function)
-        replica_function = synchronized(self, step_function)
-        # A callback that measures attaches this (tfdist.callbacks.step_probe) before the function is made.
-        probe = getattr(self, "step_probe", None) if step_function == self.train_step else None
-
-        def next_batch(iterator: Any) -> Any:
-            return next(iterator) if probe is None else probe.get_next(lambda: next(iterator))
-
-        def one_step(batch: Any, wants_stop: tf.Tensor) -> Any:
-            logs = strategy.run(replica_function, args=(batch, wants_stop))
-            return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
-
-        def one_step_of(iterator: Any, wants_stop: tf.Tensor) -> Any:
-            # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
-            return compiled_step(next_batch(iterator), wants_stop)
-
-        def many_steps(iterator: Any, wants_stop: tf.Tensor, steps: tf.Tensor) -> Any:
-            logs = _Logs()
-            _, vector = tf.while_loop(
-                lambda step, _: step < steps,
-                lambda step, _: (step + 1, logs.pack(one_step(next_batch(iterator), wants_stop))),
-                (0, tf.zeros([0])),
-                shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
-            )
-            return logs.unpack(vector)
-
-        if not self.run_eagerly:
-            one_step = tf.autograph.experimental.do_not_convert(one_step)
-            compiled_step = tf.function(one_step, reduce_retracing=True, autograph=False)
-            one_step_of = tf.function(one_step_of, reduce_retracing=True, autograph=False)
-            many_steps = tf.function(many_steps, reduce_retracing=True, autograph=False)
-        else:
-            compiled_step = one_step
-
-        def function(iterator: Any) -> Any:
-            wants_stop = tf.constant(float(getattr(self, "_tfdist_wants_stop", False)))
-            count = self.steps_per_execution
-            if not isinstance(iterator, tf.distribute.DistributedIterator):
-                for _, data in zip(range(count), iterator, strict=False):
-                    logs = compiled_step(strategy.distribute_batch(data), wants_stop)
-            elif count == 1:
-                logs = one_step_of(iterator, wants_stop)
-            else:
-                remaining = getattr(iterator, "_tfdist_remaining", None)
-                if remaining is None or self.run_eagerly:
-                    logs = _until_end(one_step_of, iterator, wants_stop, count)
-                else:
-                    if remaining == 0:
-                        raise StopIteration
-                    now = min(count, remaining)
-                    iterator._tfdist_remaining = remaining - now
-                    logs = many_steps(iterator, wants_stop, tf.constant(now))
-            self._tfdist_stop = logs.pop(STOP_KEY)
-            return logs
-
-        return function
+        return _train_function(self, *_compiled(self, step_function))
 
     return _make_function
 
 
-def _until_end(one_step_of: Any, iterator: Iterator[Any], wants_stop: tf.Tensor, count: int) -> Any:
+def _compiled(model: Any, step_function: Any) -> tuple[Any, Any, Any]:
+    """Returns what runs one step on a batch, one on an iterator's next batch, and several on an iterator's."""
+    strategy = model.distribute_strategy
+    replica_function = synchronized(model, step_function)
+    # A callback that measures attaches this (tfdist.callbacks.step_probe) before the function is made.
+    probe = getattr(model, "step_probe", None) if step_function == model.train_step else None
+
+    def next_batch(iterator: Any) -> Any:
+        return next(iterator) if probe is None else probe.get_next(lambda: next(iterator))
+
+    def one_step(batch: Any, wants_stop: tf.Tensor) -> Any:
+        logs = strategy.run(replica_function, args=(batch, wants_stop))
+        return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+
+    def compiled(function: Any) -> Any:
+        return (
+            function if model.run_eagerly else tf.function(function, reduce_retracing=True, autograph=False)
+        )
+
+    step = compiled(one_step)
+
+    def next_step(iterator: Any, wants_stop: tf.Tensor) -> Any:
+        # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
+        return step(next_batch(iterator), wants_stop)
+
+    def several_steps(iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
+        logs = _Logs()
+        _, vector = tf.while_loop(
+            lambda index, _: index < count,
+            lambda index, _: (index + 1, logs.pack(one_step(next_batch(iterator), wants_stop))),
+            (0, tf.zeros([0])),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        )
+        return logs.unpack(vector)
+
+    return step, compiled(next_step), compiled(several_steps)
+
+
+def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -> Any:
+    """Returns what Keras calls with an iterator for every execution."""
+    strategy = model.distribute_strategy
+
+    def execute(iterator: Any, wants_stop: tf.Tensor) -> Any:
+        count = model.steps_per_execution
+        if not isinstance(iterator, tf.distribute.DistributedIterator):
+            for _, data in zip(range(count), iterator, strict=False):
+                logs = step(strategy.distribute_batch(data), wants_stop)
+            return logs
+        if count == 1:
+            return next_step(iterator, wants_stop)
+        remaining = getattr(iterator, "_tfdist_remaining", None)
+        if remaining is None or model.run_eagerly:
+            return _until_end(next_step, iterator, wants_stop, count)
+        if remaining == 0:
+            raise StopIteration
+        count = min(count, remaining)
+        iterator._tfdist_remaining = remaining - count
+        return several_steps(iterator, wants_stop, tf.constant(count))
+
+    def function(iterator: Any) -> Any:
+        logs = execute(iterator, tf.constant(float(getattr(model, "_tfdist_wants_stop", False))))
+        model._tfdist_stop = logs.pop(STOP_KEY)
+        return logs
+
+    return function
+
+
+def _until_end(next_step: Any, iterator: Iterator[Any], wants_stop: tf.Tensor, count: int) -> Any:
     logs = None
     for _ in range(count):
         try:
-            logs = one_step_of(iterator, wants_stop)
+            logs = next_step(iterator, wants_stop)
         except tf.errors.OutOfRangeError:
             break
     if logs is None:
