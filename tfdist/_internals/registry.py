@@ -21,6 +21,7 @@ _MODULES = (
     "batch_statistics",
     "seeds",
     "symbolic_build",
+    "device_input",
     "epoch_iterator",
     "train_function",
     "predict_function",

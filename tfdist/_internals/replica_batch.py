@@ -16,6 +16,7 @@ from tensorflow.python.data.experimental.ops.distribute import compute_batch_siz
 from tensorflow.python.distribute import input_lib
 
 from tfdist._internals.coordination import all_gather_json
+from tfdist._internals.device_input import untuned_devices
 from tfdist.errors import DataError
 from tfdist.log import warn_once
 
@@ -128,7 +129,8 @@ class DistributedBatches:
         self._distributed = self._distribute(dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self._distributed if self.renew is None else self._distribute(self.renew()))
+        with untuned_devices():
+            iterator = iter(self._distributed if self.renew is None else self._distribute(self.renew()))
         # Known lengths let several steps run in one call without asking after each who has data left.
         iterator._tfdist_remaining = self.num_batches
         return iterator
