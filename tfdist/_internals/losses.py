@@ -51,8 +51,13 @@ def _reduced(stock: Any) -> Any:
             sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
         if mask is not None:
             mask = ops.convert_to_tensor(mask, dtype=dtype)
-        if step.static:
-            sample_weight = tf.cast(step.without_padding(ops.shape(values)[0], sample_weight), values.dtype)
+        if step.static and mask is not None:
+            mask = step.without_padding(mask)
+        elif step.static:
+            weights = (
+                ops.ones(ops.shape(values)[:1], values.dtype) if sample_weight is None else sample_weight
+            )
+            sample_weight = step.without_padding(weights)
         loss = stock(values, sample_weight, mask, reduction, dtype)
         weight = tf.cast(step.weight, loss.dtype)
         if reduction == "sum":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 from keras import ops
 from keras.src.metrics import reduction_metrics
 from keras.src.trainers.compile_utils import MetricsList
@@ -30,7 +31,10 @@ def _without_padding(stock: Any) -> Any:
     def update_state(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         step = current_step()
         if step is not None and step.static:
-            sample_weight = step.without_padding(ops.shape(y_pred)[0], sample_weight)
+            if sample_weight is None:
+                mask = getattr(y_pred, "_keras_mask", None)
+                sample_weight = tf.ones(tf.shape(y_pred)[:1]) if mask is None else mask
+            sample_weight = step.without_padding(sample_weight)
         return stock(self, y_true, y_pred, sample_weight)
 
     return update_state

@@ -67,14 +67,12 @@ class ReplicaStep:
         """Returns the float32 mask, shape `(rows,)`, with 1 for the rows that count."""
         return tf.cast(tf.range(tf.cast(rows, tf.int64)) < self.num_valid, tf.float32)
 
-    def without_padding(self, rows: Any, sample_weight: Any = None) -> tf.Tensor:
-        """Returns `sample_weight`, or ones, with 0 in place of the weights of padded rows."""
-        mask = self.row_mask(rows)
-        if sample_weight is None:
-            return mask
-        weight = tf.convert_to_tensor(sample_weight)
-        weight = weight if weight.dtype.is_floating else tf.cast(weight, tf.float32)
-        return weight * tf.reshape(tf.cast(mask, weight.dtype), [-1] + [1] * (weight.shape.rank - 1))
+    def without_padding(self, weights: Any) -> tf.Tensor:
+        """Returns floating-point weights, or a mask, of shape `(rows, …)` with 0 for padded rows."""
+        weights = tf.convert_to_tensor(weights)
+        weights = weights if weights.dtype.is_floating else tf.cast(weights, tf.float32)
+        mask = tf.cast(self.row_mask(tf.shape(weights)[0]), weights.dtype)
+        return weights * tf.reshape(mask, [-1] + [1] * (weights.shape.rank - 1))
 
     def sum(self, values: Sequence[Any]) -> list[Any]:
         """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
