@@ -17,8 +17,8 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
 
 # Two strategies in one process must not share collective keys: TensorFlow starts each at the same number, and the
-# second strategy then fails with an InternalError from CollectiveReduceV2.
-_key_bases = itertools.count(start=0, step=10_000)
+# second strategy then fails with an InternalError from CollectiveReduceV2. A stock strategy has the numbers below.
+_key_bases = itertools.count(start=10_000, step=10_000)
 
 
 class ReplicaLocalUpdates:
