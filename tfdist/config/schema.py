@@ -31,7 +31,7 @@ class StrategyConfig:
 class DataConfig:
     """Where the examples come from and how they become batches."""
 
-    path: str = _option("", "file, folder of splits, or tfds:NAME")
+    path: str = _option("", "file, folder of splits, tfds:NAME, or package:chatterbot-corpus")
     format: Literal["auto", "tsv", "csv", "jsonl", "conll", "tfrecord", "tfds"] = _option(
         "auto", "file format"
     )
@@ -41,7 +41,6 @@ class DataConfig:
     padding: Literal["bucket", "fixed"] = _option("bucket", "pad to the bucket's length or to max_length")
     bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens", at_least=1)
     shuffle: bool = _option(True, "show the training examples in a new order each epoch")
-    cache: bool = _option(True, "keep the tokenized examples in memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ class TrainingConfig:
     """The fit itself."""
 
     epochs: int = _option(3, "passes over the training split", at_least=1)
-    global_batch_size: int = _option(32, "examples in one step, over all replicas", at_least=1)
+    global_batch_size: int = _option(32, "examples of one update, over all replicas and accumulated batches", at_least=1)
     precision: Literal["float32", "bfloat16", "float16"] = _option("float32", "compute precision")
     gradient_accumulation_steps: int | None = _option(None, "batches for one update", at_least=1)
     steps_per_execution: int = _option(1, "steps in one call of the compiled function", at_least=1)

@@ -42,14 +42,14 @@ def test_types_come_from_the_schema_and_not_from_yaml(write):
     path = write(
         "optimizer: {learning_rate: 1e-5, weight_decay: 0, global_clipnorm: null}\n"
         "model: {name: off, dropout: ~}\n"
-        "data: {shuffle: no, cache: 'yes', text_column: 12}\n"
+        "data: {shuffle: no, text_column: 12}\n"
     )
     config = load_config(path)
     assert config.optimizer.learning_rate == 1e-5
     assert type(config.optimizer.weight_decay) is float
     assert config.optimizer.global_clipnorm is None
     assert (config.model.name, config.model.dropout) == ("off", None)
-    assert (config.data.shuffle, config.data.cache, config.data.text_column) == (False, True, "12")
+    assert (config.data.shuffle, config.data.text_column) == (False, "12")
 
 
 def test_empty_file_and_empty_section_are_the_defaults(write):
