@@ -1,0 +1,1 @@
+"""Measurements of speed and of communication; run as `python -m benchmarks.NAME`."""
