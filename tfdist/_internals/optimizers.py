@@ -38,17 +38,6 @@ def _summed_already(stock: Any) -> Any:
     return _all_reduce_sum_gradients
 
 
-def _local(stock: Any) -> Any:
-    def _backend_increment_gradient_accumulators(self: Any, grads: Any, acc_grads: Any) -> Any:
-        if current_step() is None:
-            return stock(self, grads, acc_grads)
-        for gradient, accumulator in zip(grads, acc_grads, strict=True):
-            accumulator.assign(accumulator + gradient)
-        return None
-
-    return _backend_increment_gradient_accumulators
-
-
 PATCHES = (
     Patch(
         name="optimizers",
@@ -64,14 +53,6 @@ PATCHES = (
         attribute="_all_reduce_sum_gradients",
         make=_summed_already,
         reason="the counterpart: they are not summed a second time",
-        upstream="https://github.com/keras-team/keras/issues/20582",
-    ),
-    Patch(
-        name="optimizers",
-        owner=TFOptimizer,
-        attribute="_backend_increment_gradient_accumulators",
-        make=_local,
-        reason="gradient accumulation calls merge_call inside a condition",
         upstream="https://github.com/keras-team/keras/issues/20582",
     ),
 )
