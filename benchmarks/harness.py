@@ -84,7 +84,9 @@ def _processor() -> str:
 def parse_arguments(description: str) -> argparse.Namespace:
     """Returns `smoke` and `output` from the command line."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--smoke", action="store_true", help="a few steps of tiny models, to see that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few steps of tiny models, to see that it runs"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file")
     return parser.parse_args()
 

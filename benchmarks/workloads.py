@@ -25,7 +25,12 @@ class Workload:
         if self.name == "mlp":
             model = build_mlp(hidden_units=16 if self.smoke else 256)
         else:
-            size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+            size = {
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            }
             if not self.smoke:
                 size = {
                     "hidden_size": 256,
