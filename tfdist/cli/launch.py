@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.machinery
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -203,9 +204,8 @@ def _command(args: argparse.Namespace) -> tuple[str, ...]:
     if args.module:
         # Found without importing it: the launcher loads no TensorFlow.
         top = args.script.partition(".")[0]
-        known = top in sys.stdlib_module_names or importlib.machinery.PathFinder.find_spec(
-            top, ["", *sys.path]
-        )
+        # The working folder is on the workers' path; everything else, editable installs too, is found as here.
+        known = importlib.machinery.PathFinder.find_spec(top, [""]) or importlib.util.find_spec(top)
         if not known:
             raise ConfigError(
                 f"no module named {top!r} on this Python's path. Install it, or check PYTHONPATH."

@@ -112,3 +112,9 @@ def test_host_index_is_required_to_start(capsys, tmp_path):
     script.write_text("")
     assert main(["launch", "--hosts", "a:1,b:1", str(script)]) == 2
     assert "got nothing" in capsys.readouterr().err
+
+
+def test_a_module_that_is_installed_is_found_from_any_folder(dry_run):
+    code, _, indices, words, error = dry_run("--num-workers 2 -m tfdist test")
+    assert (code, indices) == (0, [0, 1]), error
+    assert words[-3:] == ["-m", "tfdist", "test"]
