@@ -1,4 +1,4 @@
-"""Contestants measured in turn, in one process; medians with their spread; results as JSON with versions and hardware."""
+"""Contestants measured in turn, in one process; medians with spread; JSON with versions and hardware."""
 
 from __future__ import annotations
 
