@@ -67,7 +67,9 @@ class TrainingConfig:
     """The fit itself."""
 
     epochs: int = _option(3, "passes over the training split", at_least=1)
-    global_batch_size: int = _option(32, "examples of one update, over all replicas and accumulated batches", at_least=1)
+    global_batch_size: int = _option(
+        32, "examples of one update, over all replicas and accumulated batches", at_least=1
+    )
     precision: Literal["float32", "bfloat16", "float16"] = _option("float32", "compute precision")
     gradient_accumulation_steps: int | None = _option(None, "batches for one update", at_least=1)
     steps_per_execution: int = _option(1, "steps in one call of the compiled function", at_least=1)

@@ -114,7 +114,10 @@ def one_collective(context: Context, name: str) -> dict[str, Any]:
 def collectives_of_accumulation(context: Context) -> dict[str, Any]:
     """One for the gradients of an update, in its condition, and one for what every batch's logs need."""
     model = tiny.compiled(
-        context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), metrics=["accuracy"]
+        context,
+        tiny.mlp,
+        lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+        metrics=["accuracy"],
     )
     found = tiny.fitted(context, model)
     allowed = 2 * context.layout.devices if context.num_replicas > 1 else 0
