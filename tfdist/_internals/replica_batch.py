@@ -36,15 +36,15 @@ class OwnShare(NamedTuple):
     num_valid: Any
 
 
-def _row_counts(data: Any) -> tuple[Any, int | None]:
-    """Returns the number of rows as a scalar int64 tensor, and statically if known."""
+def count_rows(data: Any) -> Any:
+    """Returns the number of rows of a batch, a scalar int64 tensor."""
     for leaf in tree.flatten(data):
         if isinstance(leaf, tf.SparseTensor):
-            return leaf.dense_shape[0], leaf.shape[0]
+            return leaf.dense_shape[0]
         if isinstance(leaf, tf.RaggedTensor):
-            return leaf.nrows(out_type=tf.int64), leaf.shape[0]
+            return leaf.nrows(out_type=tf.int64)
         if tf.is_tensor(leaf) and leaf.shape.rank != 0:
-            return tf.shape(leaf, out_type=tf.int64)[0], leaf.shape[0] if leaf.shape.rank else None
+            return tf.shape(leaf, out_type=tf.int64)[0]
     raise DataError(
         f"no part of the batch has a first dimension to divide over the replicas: {tree.map_structure(type, data)}. "
         "Batch the dataset, for example with dataset.batch(global_batch_size)."
@@ -79,7 +79,7 @@ def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | Non
         num_replicas: How many pieces there are.
         padded_size: Rows of each piece after padding, for static shapes; None leaves the sizes as they fall.
     """
-    num_rows, _ = _row_counts(data)
+    num_rows = count_rows(data)
     replica = tf.cast(replica, tf.int64)
     begin, end = replica * num_rows // num_replicas, (replica + 1) * num_rows // num_replicas
     start = tf.minimum(begin, num_rows - 1)
@@ -216,9 +216,7 @@ def distribute_one_batch(strategy: tf.distribute.Strategy, data: Any) -> Any:
         none_is_leaf=False,
     )
     first = strategy.process_index * len(strategy.extended.worker_devices)
-    padded = (
-        -(-int(_row_counts(data)[0]) // strategy.num_replicas_in_sync) if strategy.static_shapes else None
-    )
+    padded = -(-int(count_rows(data)) // strategy.num_replicas_in_sync) if strategy.static_shapes else None
 
     def piece(context: tf.distribute.experimental.ValueContext) -> ReplicaBatch:
         # The context numbers the replicas of this process only.

@@ -15,6 +15,7 @@ from keras import tree
 from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.trainers.data_adapters import data_adapter_utils
 
+from tfdist._internals.replica_batch import count_rows
 from tfdist._internals.replica_step import ReplicaStep, current_step, replica_step
 
 STOP_KEY = "_tfdist_stop"
@@ -81,8 +82,7 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
 
 
 def _counted(data: Any) -> tuple[Any, ReplicaStep]:
-    leaf = next(leaf for leaf in tree.flatten(data) if leaf is not None)
-    rows = leaf.nrows(out_type=tf.int64) if isinstance(leaf, tf.RaggedTensor) else tf.shape(leaf, tf.int64)[0]
+    rows = count_rows(data)
     # One row of zeros in place of none, for layers that cannot take an empty batch.
     missing = tf.cast(tf.equal(rows, 0), tf.int32)
 
@@ -108,7 +108,7 @@ def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
     extra = {key: value for key, value in logs.items() if key not in live}
     extra_shares = [tf.cast(value, tf.float32) * step.weight for value in extra.values()]
     shared = step.shared
-    if shared is not None and shared.num_written <= len(step.written) and not extra:
+    if shared is not None and not extra:
         summed = step.take_passengers()
         values = shared.store(summed[:-1])
         if _metrics_written_after(model, step, shared):
@@ -116,7 +116,6 @@ def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
         else:
             stop = summed[-1]
     else:
-        step.take_passengers() if shared is not None else None
         values, (stop, *extra_shares) = _share_now(model, step, [step.wants_stop, *extra_shares])
     results = _metrics_result(model, values)
     for key, value in zip(extra, extra_shares, strict=True):
