@@ -77,9 +77,20 @@ def create_model(config: ModelConfig, task: Task, tokenizer: Tokenizer, num_labe
 
 
 def _train_word_pieces(texts: Sequence[str]) -> BertTokenizer:
+    """Learns word pieces, the same ones from the same texts.
+
+    The trainer numbers the pieces inside of a word as its hash map yields them, and breaks ties between merges by
+    number: two processes would learn two vocabularies. Named first, in order, they have one number everywhere.
+    """
     trainer = BertWordPieceTokenizer()
+    characters = {c for text in texts for c in trainer.normalizer.normalize_str(text) if not c.isspace()}
     trainer.train_from_iterator(
-        iter(texts), vocab_size=SCRATCH_VOCABULARY, min_frequency=1, show_progress=False
+        iter(texts),
+        vocab_size=SCRATCH_VOCABULARY,
+        min_frequency=1,
+        limit_alphabet=len(characters),
+        special_tokens=[*BertTokenizer.special_tokens, *(f"##{c}" for c in sorted(characters))],
+        show_progress=False,
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_model(folder)

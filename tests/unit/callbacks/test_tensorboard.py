@@ -73,7 +73,7 @@ def test_epochs_are_the_history(model, data, tmp_path: Path) -> None:
     assert set(train) == {
         *("epoch_loss", "epoch_mae", "epoch_learning_rate"),
         *("throughput/examples_per_sec", "step_time/total_ms", "step_time/input_ms", "step_time/compute_ms"),
-        *("memory/process_gib", "run/strategy"),
+        *("memory/process_gib", "optimizer/gradient_norm", "run/strategy"),
     }
     assert [step for step, _ in train["step_time/total_ms"]] == [5, 10, 15]
     for (_, rate), (_, step_ms) in zip(

@@ -91,7 +91,7 @@ def test_a_model_from_outside_of_the_scope_is_refused(mirrored: Any) -> None:
 
 
 def test_an_optimizer_from_outside_of_the_scope_is_refused(mirrored: Any) -> None:
-    optimizer = keras.optimizers.Adam()
+    optimizer = keras.optimizers.Adam(name="adam")
     with mirrored.scope():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         model.compile(optimizer, "mse")
