@@ -12,7 +12,22 @@ from tfdist.training.model import create_tokenizer
 @pytest.mark.parametrize("model", ["bert", "bigru"])
 def test_the_same_texts_give_the_same_vocabulary(model: str) -> None:
     """Every worker learns it by itself; the trainer of word pieces numbers them as its hash maps do, anew each time."""
-    words = "A good film, a great film; Superb: le thé, 漢字 of lovely dull plots and scenes".split()
+    words = [
+        "A",
+        "good",
+        "film,",
+        "a",
+        "great",
+        "Superb:",
+        "le",
+        "thé,",
+        "漢字",
+        "of",
+        "lovely",
+        "dull",
+        "plots",
+        "scenes",
+    ]
     texts = [" ".join(words[i % 7 :] + words[: i % 3]) for i in range(50)]
     examples = [TextExample(text, "label") for text in texts]
     first, *others = (create_tokenizer(ModelConfig(name=model), examples) for _ in range(4))
