@@ -36,8 +36,8 @@ class StaticMirrored(Mirrored):
 
 
 @functools.cache
-def strategy(static: bool = False, devices: int = 2) -> tf.distribute.Strategy:
-    pair = create_strategy("mirrored", devices=2)
+def strategy(static: bool = False, devices: int = 2, random_by_row: bool = False) -> tf.distribute.Strategy:
+    pair = create_strategy("mirrored", devices=2, random_by_row=random_by_row)
     return StaticMirrored(devices) if static else pair
 
 
@@ -255,6 +255,27 @@ def random_numbers_of_each_replica() -> None:
         model = keras.Sequential([Noise()])
     first, second = model.predict(np.ones((2, 4), "float32"), verbose=0)
     assert np.abs(first - second).max() > 0
+
+
+DRAWS = {
+    "dropout": lambda x: keras.random.dropout(x, 0.5),
+    "normal": lambda x: x + keras.random.normal(keras.ops.shape(x)),
+    "truncated_normal": lambda x: x + keras.random.truncated_normal(keras.ops.shape(x)),
+    "uniform": lambda x: x + keras.random.uniform(keras.ops.shape(x)),
+    "randint": lambda x: x + keras.ops.cast(keras.random.randint(keras.ops.shape(x), 0, 9), "float32"),
+}
+
+
+def random_by_row(name: str) -> Callable[[], None]:
+    class Noise(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return DRAWS[name](inputs)
+
+    return lambda: assert_one_device(lambda: compiled(lambda: dense(Noise())), random_by_row=True)
+
+
+for name in DRAWS:
+    canary(f"tensorflow.random.{name}")(random_by_row(name))
 
 
 @canary("_maybe_symbolic_build")

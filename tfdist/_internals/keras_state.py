@@ -11,25 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, SeedGenerator
 
 
-def capture(seed_generator: SeedGenerator | None = None) -> dict[str, Any]:
-    """Returns this thread's Keras state; the values are shared, not copied.
+def capture() -> dict[str, Any]:
+    """Returns this thread's Keras state; the values are shared, not copied."""
+    return dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
 
-    Args:
-        seed_generator: What functions of `keras.random` without a seed draw from, in place of Keras's own.
+
+def adopt_seed_generator(strategy: tf.distribute.Strategy) -> None:
+    """Gives the functions of `keras.random` without a seed a generator with a variable on every replica.
+
+    One that was made outside of the scope hands on its state, so that draws go on as on one device.
     """
-    state = dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
-    if seed_generator is not None:
-        state[GLOBAL_SEED_GENERATOR] = seed_generator
-    return state
-
-
-def new_seed_generator() -> SeedGenerator:
-    """Returns a generator like Keras's global one, with its variable under the strategy in force."""
-    return SeedGenerator()
+    own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    if own is not None and getattr(own.state.value, "_distribute_strategy", None) is strategy:
+        return
+    with strategy.scope():
+        generator = SeedGenerator()
+        if own is not None:
+            generator.state.assign(own.state)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ _MODULES = (
     "loss_scaling",
     "batch_statistics",
     "seeds",
+    "random_by_row",
     "symbolic_build",
     "device_input",
     "epoch_iterator",

@@ -70,6 +70,11 @@ def _cut(leaf: Any, start: Any, size: Any, padded_size: int | None) -> Any:
     return tf.ensure_shape(tf.gather(leaf, rows), [padded_size, *leaf.shape[1:]])
 
 
+def first_row(replica: Any, num_rows: Any, num_replicas: int) -> Any:
+    """Returns where the piece of `replica` begins in a global batch of `num_rows`, a scalar int64 tensor."""
+    return tf.cast(replica, tf.int64) * num_rows // num_replicas
+
+
 def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | None = None) -> ReplicaBatch:
     """Returns the piece of a global batch that is for `replica` of `num_replicas`.
 
@@ -80,8 +85,7 @@ def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | Non
         padded_size: Rows of each piece after padding, for static shapes; None leaves the sizes as they fall.
     """
     num_rows = count_rows(data)
-    replica = tf.cast(replica, tf.int64)
-    begin, end = replica * num_rows // num_replicas, (replica + 1) * num_rows // num_replicas
+    begin, end = (first_row(index, num_rows, num_replicas) for index in (replica, replica + 1))
     start = tf.minimum(begin, num_rows - 1)
     size = tf.maximum(end - begin, 1)
     piece = tree.map_structure(lambda leaf: _cut(leaf, start, size, padded_size), data, none_is_leaf=False)

@@ -11,13 +11,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdist.errors import UnsupportedError
 
+# Elements, 4 MiB in float32. Below, the latency of the gathers is more than what the zeros take to send; above, a
+# table is mostly zeros in one step, and slices are worth their gathers.
+SMALL_TABLE = 2**20
+
 _current = threading.local()
+
+
+class RowPosition(NamedTuple):
+    """Where a replica's rows stand in the global batch: scalar int64 tensors.
+
+    `size` counts the rows that the replica computes on, padding included.
+    """
+
+    first: Any
+    size: Any
 
 
 class ReplicaStep:
@@ -34,6 +48,8 @@ class ReplicaStep:
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
         shared: What this step shares with the other replicas, once it is on its way.
         gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
+        rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
+        draws_by_row: Such numbers are being drawn, so that the seed is everybody's.
     """
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor, static: bool = False) -> None:
@@ -44,6 +60,8 @@ class ReplicaStep:
         self.written: list[Any] = []
         self.gradients_weighted = False
         self.gradients_reduced = False
+        self.rows: RowPosition | None = None
+        self.draws_by_row = False
         self._passengers: list[tf.Tensor] | None = None
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None
@@ -109,7 +127,7 @@ class ReplicaStep:
         if self.gradients_reduced:
             return list(gradients)
         present = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        shares = [gradients[index] for index in present]
+        shares = [_dense_if_small(gradients[index]) for index in present]
         if not self.gradients_weighted:
             shares = [_scaled(gradient, self.weight) for gradient in shares]
         # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
@@ -140,6 +158,15 @@ class ReplicaStep:
             self.gradients_reduced = before
 
     @contextmanager
+    def drawing_by_row(self) -> Iterator[None]:
+        """While open, seeds are those of all replicas and not this one's."""
+        before, self.draws_by_row = self.draws_by_row, True
+        try:
+            yield
+        finally:
+            self.draws_by_row = before
+
+    @contextmanager
     def compiled(self) -> Iterator[None]:
         """While open, XLA compiles what is traced, so that a sum over the replicas is refused."""
         self._in_compiled = True
@@ -147,6 +174,15 @@ class ReplicaStep:
             yield
         finally:
             self._in_compiled = False
+
+
+def _dense_if_small(gradient: Any) -> Any:
+    """Returns a small embedding's gradient as one tensor: it rides with the others, where slices cost gathers."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    num_elements = gradient.shape.num_elements()
+    small = num_elements is not None and num_elements <= SMALL_TABLE
+    return tf.convert_to_tensor(gradient) if small else gradient
 
 
 def _scaled(gradient: Any, weight: tf.Tensor) -> Any:

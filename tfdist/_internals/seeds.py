@@ -14,7 +14,7 @@ from tfdist._internals.replica_step import current_step
 def _by_replica(stock: Any) -> Any:
     def next(self: Any, ordered: bool = True) -> Any:  # noqa: A001 - the name is Keras's
         seed, step = stock(self, ordered), current_step()
-        if step is None or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        if step is None or step.draws_by_row or tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return seed
         folded = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), step.replica_id)
         return tf.cast(folded, seed.dtype)

@@ -25,6 +25,7 @@ class StrategyConfig:
     communication: Literal["auto", "ring", "nccl"] = _option("auto", "collective implementation")
     timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait", at_least=1)
     tpu: str = _option("local", "TPU address, or local")
+    random_by_row: bool = _option(False, "dropout masks as on one device, for mirrored and workers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,16 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._internals import keras_state
-from tfdist._internals.replica_batch import DistributedBatches, OwnShare, ReplicaBatch, distribute_one_batch
-from tfdist._internals.replica_step import ReplicaStep, replica_step
+from tfdist._internals.replica_batch import (
+    DistributedBatches,
+    OwnShare,
+    ReplicaBatch,
+    count_rows,
+    distribute_one_batch,
+    first_row,
+)
+from tfdist._internals.replica_step import ReplicaStep, RowPosition, replica_step
+from tfdist.errors import UnsupportedError
 from tfdist.runtime import process
 
 
@@ -17,10 +25,12 @@ class DataParallel:
 
     Attributes:
         static_shapes: Whether batches are padded to one static shape, as XLA wants it.
+        random_by_row: Whether each row gets the random numbers (dropout masks, noise) that it gets on one device,
+            whatever the number of replicas, at the price of drawing for the global batch on every replica.
     """
 
     static_shapes = False
-    _seed_generator: Any = None
+    random_by_row = False
 
     @property
     def process_index(self) -> int:
@@ -39,9 +49,7 @@ class DataParallel:
 
     def prepare_seeds(self) -> None:
         """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
-        if self._seed_generator is None:
-            with self.scope():  # type: ignore[attr-defined]
-                self._seed_generator = keras_state.new_seed_generator()
+        keras_state.adopt_seed_generator(self)  # type: ignore[arg-type]
 
     def distribute_batches(
         self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None
@@ -65,7 +73,7 @@ class DataParallel:
         Given a batch of `distribute_batches`, `fn` gets the replica's data alone, and what is patched in Keras
         knows which share of the global batch it is.
         """
-        state = keras_state.capture(self._seed_generator)
+        state = keras_state.capture()
         static = self.static_shapes
 
         def replica_fn(*args: Any, **kwargs: Any) -> Any:
@@ -75,6 +83,14 @@ class DataParallel:
                 batch = args[0]
                 if isinstance(batch, ReplicaBatch):
                     step = ReplicaStep(batch.num_valid, batch.num_global, static)
+                    if self.random_by_row:
+                        first = first_row(step.replica_id, batch.num_global, self.num_replicas_in_sync)  # type: ignore[attr-defined]
+                        step.rows = RowPosition(first, count_rows(batch.data))
+                elif self.random_by_row:
+                    raise UnsupportedError(
+                        "random_by_row needs to know where each row stands in the global batch, and with auto-sharding "
+                        "off the workers' batches have no order. Leave auto-sharding on, or random_by_row off."
+                    )
                 else:
                     step = ReplicaStep.of_counted_rows(batch.num_valid, static)
                 with replica_step(step):

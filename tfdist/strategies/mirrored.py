@@ -17,13 +17,15 @@ class Mirrored(DataParallel, tf.distribute.MirroredStrategy):
     Args:
         devices: A count, a list of names such as `"GPU:0"`, or None for all GPUs of the host. Where the host has no
             GPU a count makes logical CPU devices.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `DataParallel`.
 
     Raises:
         ConfigError: Devices that this host does not have.
         ClusterError: Logical CPU devices are needed and TensorFlow already runs.
     """
 
-    def __init__(self, devices: int | Sequence[str] | None = None) -> None:
+    def __init__(self, devices: int | Sequence[str] | None = None, random_by_row: bool = False) -> None:
+        self.random_by_row = random_by_row
         names = local_devices(devices)
         self._collective_key_base = next_collective_key_base()
         tf.distribute.Strategy.__init__(self, MirroredExtended(self, devices=names))

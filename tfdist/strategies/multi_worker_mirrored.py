@@ -37,6 +37,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
             what `tfdist launch --devices-per-worker` said, or all GPUs, or one CPU.
         communication: `"auto"`, `"ring"` or `"nccl"`.
         timeout_s: Seconds that a collective, a start-up or a meeting of the processes may wait.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `DataParallel`.
 
     Raises:
         ConfigError: An option has a value that is not allowed.
@@ -45,8 +46,13 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
     """
 
     def __init__(
-        self, devices_per_worker: int | None = None, communication: str = "auto", timeout_s: float = 300.0
+        self,
+        devices_per_worker: int | None = None,
+        communication: str = "auto",
+        timeout_s: float = 300.0,
+        random_by_row: bool = False,
     ) -> None:
+        self.random_by_row = random_by_row
         if communication not in _IMPLEMENTATIONS:
             raise ConfigError(
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."

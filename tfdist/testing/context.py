@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,6 +77,19 @@ class Context:
         np.save(self.folder / f"{name}.{self.process_index}.npy", value)
         self.meet(name)
         return [np.load(self.folder / f"{name}.{index}.npy") for index in range(self.num_processes)]
+
+    @contextlib.contextmanager
+    def random_by_row(self) -> Iterator[None]:
+        """While open, a strategy of several replicas gives each row the random numbers of one device."""
+        strategy: Any = self.strategy
+        if self.stock or self.num_replicas == 1:
+            yield
+            return
+        strategy.random_by_row = True
+        try:
+            yield
+        finally:
+            strategy.random_by_row = False
 
     def forget_seeds(self) -> None:
         """Undoes the seeds that the harness gives every case, alike in all processes."""

@@ -1,4 +1,4 @@
-"""O10 to O12: values equal on all replicas, batch statistics, random numbers that differ between replicas."""
+"""O10 to O13: values equal on all replicas, batch statistics, random numbers by replica and by row."""
 
 from __future__ import annotations
 
@@ -119,3 +119,37 @@ def same_seed_same_run(context: Context) -> dict[str, Any]:
         tiny.fitted(context, model, 31, shuffle=True)
         runs.append(np.concatenate([np.ravel(weight) for weight in model.get_weights()]))
     return {"zero/second run": runs[1] - runs[0], "agree/weights": runs[0]}
+
+
+def _augmentation() -> keras.layers.Layer:
+    return keras.Sequential(
+        [keras.layers.Reshape((2, 2, 1)), keras.layers.RandomFlip(seed=3), keras.layers.Reshape((4,))]
+    )
+
+
+class Sampling(keras.layers.Layer):
+    """The noise of a variational autoencoder, and one draw that all rows share; both unseeded."""
+
+    def call(self, inputs: Any) -> Any:
+        shared = keras.random.uniform((4,))
+        return inputs + 0.3 * keras.random.normal(keras.ops.shape(inputs)) * shared
+
+
+LAYERS_BY_ROW = {
+    "dropout": lambda: keras.layers.Dropout(0.5),
+    "noise shape": lambda: keras.layers.Dropout(0.5, noise_shape=(None, 1)),
+    "noise": lambda: keras.layers.GaussianNoise(1.0),
+    "augmentation": _augmentation,
+    "unseeded": Sampling,
+}
+
+
+@case("O13", each=LAYERS_BY_ROW, layouts=WIDE)
+def random_by_row(context: Context, name: str) -> dict[str, Any]:
+    """With `random_by_row`, random layers train as on one device; a tail of one row and one of seven."""
+    keras.utils.set_random_seed(5)
+    with context.random_by_row():
+        model = tiny.compiled(context, lambda: tiny.mlp(LAYERS_BY_ROW[name]))
+        return tiny.fitted(context, model, 25, epochs=2) | {
+            f"{key} 31": value for key, value in tiny.fitted(context, model, 31).items()
+        }

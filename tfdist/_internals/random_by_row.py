@@ -1,0 +1,75 @@
+"""With `random_by_row`, every row gets the random numbers that it gets on one device, dropout masks included.
+
+A replica then draws for the whole global batch, from the seed that all replicas share, and keeps its own rows: as many
+times the drawing as there are replicas, for a run that equals the one on one device where it has dropout too. A draw
+whose first dimension is not the number of rows, or is fixed in the model, is the same on all replicas, as it is the
+same for all rows on one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.tensorflow import random as backend_random
+
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica_step import ReplicaStep, RowPosition, current_step
+
+
+def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+    """Returns this replica's rows of `draw(shape of the global batch)`."""
+    if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
+        with step.drawing_by_row():
+            return draw(shape)
+    shape = tf.stack(
+        [tf.cast(size, tf.int64) for size in (tf.unstack(shape) if tf.is_tensor(shape) else shape)]
+    )
+    by_row = tf.equal(shape[0], rows.size)
+    start = tf.where(by_row, rows.first, tf.zeros_like(rows.first))
+    with step.drawing_by_row():
+        whole = draw(tf.concat([[tf.where(by_row, step.num_global, shape[0])], shape[1:]], 0))
+    # A replica without rows of its own, or with padding, asks for more rows than the global batch has.
+    missing = tf.maximum(start + shape[0] - tf.shape(whole, out_type=tf.int64)[0], 0)
+    padding = tf.concat([[[0, missing]], tf.zeros([tf.rank(whole) - 1, 2], tf.int64)], 0)
+    own = tf.pad(whole, padding)[start : start + shape[0]]
+    return tf.ensure_shape(own, [None, *whole.shape[1:]])
+
+
+def _by_row(stock: Any) -> Any:
+    def draw_for_rows(shape: Any, *args: Any, **kwargs: Any) -> Any:
+        step = current_step()
+        if step is None or step.rows is None:
+            return stock(shape, *args, **kwargs)
+        return _draw(step, step.rows, shape, lambda whole: stock(whole, *args, **kwargs))
+
+    return draw_for_rows
+
+
+def _dropout_by_row(stock: Any) -> Any:
+    def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
+        step = current_step()
+        if step is None or step.rows is None or rate in (0.0, 1.0):
+            return stock(inputs, rate, noise_shape, seed)
+        shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
+        # What dropout makes of ones: 0 where it drops, the scale of what is left elsewhere.
+        kept = _draw(
+            step, step.rows, shape, lambda whole: stock(tf.ones(whole, inputs.dtype), rate, None, seed)
+        )
+        return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
+
+    return dropout
+
+
+PATCHES = tuple(
+    Patch(
+        name="random_by_row",
+        owner=backend_random,
+        attribute=attribute,
+        make=_dropout_by_row if attribute == "dropout" else _by_row,
+        reason="with random_by_row, a row's random numbers must not depend on the number of replicas",
+        upstream="no thread found",
+    )
+    for attribute in ("dropout", "normal", "truncated_normal", "uniform", "randint")
+)
