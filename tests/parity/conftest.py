@@ -1,8 +1,12 @@
-"""Runs each layout once per session, with exactly the cases that this session has selected."""
+"""Runs each layout once per session, with exactly the cases that this session has selected; two layouts at a time.
+
+Most of a case is tracing, which keeps one core busy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,18 +29,24 @@ def selected(items: Iterable[pytest.Item]) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="session")
-def measured_cell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CellReader:
+def measured_cell(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CellReader]:
     """Returns a function from (case name, layout name) to the cell; a layout is run when first asked for."""
     folder: Path = tmp_path_factory.mktemp("parity")
     wanted = selected(request.session.items)
     wanted[REFERENCE.name] = sorted({name for names in wanted.values() for name in names})
-    done: set[str] = set()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        runs = {
+            name: pool.submit(run_layout, LAYOUTS[name], folder, names=names, report=print)
+            for name, names in sorted(wanted.items(), key=lambda entry: entry[0] != REFERENCE.name)
+        }
 
-    def read(case_name: str, layout_name: str) -> Cell | None:
-        for name in (REFERENCE.name, layout_name):
-            if name not in done:
-                done.add(name)
-                run_layout(LAYOUTS[name], folder, names=wanted[name], report=print)
-        return read_cell(folder, LAYOUTS[layout_name], all_cases()[case_name])
+        def read(case_name: str, layout_name: str) -> Cell | None:
+            for name in (REFERENCE.name, layout_name):
+                runs[name].result()
+            return read_cell(folder, LAYOUTS[layout_name], all_cases()[case_name])
 
-    return read
+        yield read
+        for run in runs.values():
+            run.cancel()

@@ -18,7 +18,7 @@ def cells() -> Iterator[object]:
         if layout.stock or layout == REFERENCE:
             continue
         for case in all_cases().values():
-            if layout.name not in case.layouts:
+            if layout.name not in case.tested:
                 continue
             quick = case.quick and layout.name == QUICK_LAYOUT
             marks = [] if quick else [pytest.mark.slow]
@@ -29,8 +29,8 @@ def cells() -> Iterator[object]:
             yield pytest.param(layout.name, case.name, marks=marks, id=f"{layout.name}-{case.name}")
 
 
-# The first cell of a layout waits for the whole layout.
-@pytest.mark.timeout(1200)
+# The first cell of a layout waits for the whole layout, and for what runs beside it.
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("layout_name", "case_name"), cells())
 def test_case_equals_one_device(layout_name, case_name, measured_cell):
     cell = measured_cell(case_name, layout_name)

@@ -16,6 +16,7 @@ from keras.src.backend.tensorflow import random as backend_random
 
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_step import ReplicaStep, RowPosition, current_step
+from tfdist.errors import UnsupportedError
 
 
 def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
@@ -26,6 +27,11 @@ def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any]
     shape = tf.stack(
         [tf.cast(size, tf.int64) for size in (tf.unstack(shape) if tf.is_tensor(shape) else shape)]
     )
+    if step.in_compiled:
+        raise UnsupportedError(
+            "random_by_row draws for as many rows as the global batch happens to have, and jit_compile=True cannot "
+            "compile that. Compile the model with jit_compile=False, or leave random_by_row off."
+        )
     by_row = tf.equal(shape[0], rows.size)
     start = tf.where(by_row, rows.first, tf.zeros_like(rows.first))
     with step.drawing_by_row():

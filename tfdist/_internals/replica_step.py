@@ -17,10 +17,6 @@ import tensorflow as tf
 
 from tfdist.errors import UnsupportedError
 
-# Elements, 4 MiB in float32. Below, the latency of the gathers is more than what the zeros take to send; above, a
-# table is mostly zeros in one step, and slices are worth their gathers.
-SMALL_TABLE = 2**20
-
 _current = threading.local()
 
 
@@ -49,6 +45,7 @@ class ReplicaStep:
         shared: What this step shares with the other replicas, once it is on its way.
         gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
         rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
+        in_compiled: XLA compiles what is being traced.
         draws_by_row: Such numbers are being drawn, so that the seed is everybody's.
     """
 
@@ -65,7 +62,7 @@ class ReplicaStep:
         self._passengers: list[tf.Tensor] | None = None
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None
-        self._in_compiled = False
+        self.in_compiled = False
         self.wants_stop: tf.Tensor | None = None
         self.shared: Any = None
 
@@ -96,7 +93,7 @@ class ReplicaStep:
         """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
         if not values:
             return []
-        if self._in_compiled:
+        if self.in_compiled:
             raise UnsupportedError(
                 "jit_compile=True under several replicas compiles the forward and backward pass of each, and this "
                 "model talks to the other replicas within it (a masked or weighted-mean loss, or synchronized batch "
@@ -127,7 +124,7 @@ class ReplicaStep:
         if self.gradients_reduced:
             return list(gradients)
         present = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        shares = [_dense_if_small(gradients[index]) for index in present]
+        shares = [gradients[index] for index in present]
         if not self.gradients_weighted:
             shares = [_scaled(gradient, self.weight) for gradient in shares]
         # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
@@ -169,20 +166,11 @@ class ReplicaStep:
     @contextmanager
     def compiled(self) -> Iterator[None]:
         """While open, XLA compiles what is traced, so that a sum over the replicas is refused."""
-        self._in_compiled = True
+        self.in_compiled = True
         try:
             yield
         finally:
-            self._in_compiled = False
-
-
-def _dense_if_small(gradient: Any) -> Any:
-    """Returns a small embedding's gradient as one tensor: it rides with the others, where slices cost gathers."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    num_elements = gradient.shape.num_elements()
-    small = num_elements is not None and num_elements <= SMALL_TABLE
-    return tf.convert_to_tensor(gradient) if small else gradient
+            self.in_compiled = False
 
 
 def _scaled(gradient: Any, weight: tf.Tensor) -> Any:

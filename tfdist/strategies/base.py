@@ -49,7 +49,7 @@ class DataParallel:
 
     def prepare_seeds(self) -> None:
         """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
-        keras_state.adopt_seed_generator(self)  # type: ignore[arg-type]
+        keras_state.adopt_seed_generator(self)
 
     def distribute_batches(
         self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None

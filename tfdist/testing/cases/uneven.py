@@ -9,7 +9,7 @@ import numpy as np
 from tfdist.testing import tiny
 from tfdist.testing.cases.steps import OPTIMIZERS, embedded
 from tfdist.testing.context import Context
-from tfdist.testing.registry import NARROW, WIDE, case
+from tfdist.testing.registry import BASE, NARROW, WIDE, case
 
 
 @case("O2", layouts=WIDE, stock_workers=True, quick=True)
@@ -25,7 +25,7 @@ def uneven_rest(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("O2", each=["1", "2", "3"])
+@case("O2", each=["1", "2", "3"], layouts=(*BASE, "mirrored_4"))
 def fewer_rows_than_replicas(context: Context, rows: str) -> dict[str, Any]:
     """A whole dataset smaller than the replicas: the very first batch leaves some empty."""
     return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]), int(rows))
