@@ -36,7 +36,11 @@ class StaticMirrored(Mirrored):
 
 
 @functools.cache
-def strategy(static: bool = False, devices: int = 2, random_by_row: bool = False) -> tf.distribute.Strategy:
+def strategy(
+    static: bool = False, devices: int = 2, random_by_row: bool = False, mesh: bool = False
+) -> tf.distribute.Strategy:
+    if mesh:
+        return create_strategy("mesh", mesh={"batch": 2})
     pair = create_strategy("mirrored", devices=2, random_by_row=random_by_row)
     return StaticMirrored(devices) if static else pair
 
@@ -276,6 +280,14 @@ def random_by_row(name: str) -> Callable[[], None]:
 
 for name in DRAWS:
     canary(f"tensorflow.random.{name}")(random_by_row(name))
+
+
+@canary("src.backend.rnn")
+def recurrent_layer_on_a_mesh() -> None:
+    def build() -> keras.Model:
+        return keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2)), keras.layers.LSTM(3)])
+
+    assert_one_device(lambda: compiled(build, loss="mse"), (rows()[0], rows()[0][:, :3]), mesh=True)
 
 
 @canary("_maybe_symbolic_build")

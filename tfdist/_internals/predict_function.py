@@ -37,6 +37,25 @@ def _gathered(strategy: Any, output: Any) -> Any:
     return strategy.gather(output, axis=0)
 
 
+def _on_mesh(model: Any, strategy: Any, compiled: Any) -> Any:
+    step = compiled(lambda batch: strategy.run(model.predict_step, args=(batch,)))
+    return lambda batch: strategy.host_rows(step(batch), batch)
+
+
+def _on_replicas(model: Any, strategy: Any, compiled: Any) -> Any:
+    def on_replica(data: Any) -> Any:
+        outputs, step = model.predict_step(data), current_step()
+        if step is None:
+            return outputs
+        return tree.map_structure(lambda output: _without_padding(output, step.num_valid), outputs)
+
+    def one_step(batch: Any) -> Any:
+        outputs = strategy.run(on_replica, args=(batch,))
+        return tree.map_structure(lambda output: _gathered(strategy, output), outputs)
+
+    return compiled(one_step)
+
+
 def _make(stock: Any) -> Any:
     def make_predict_function(self: Any, force: bool = False) -> Any:
         strategy = self.distribute_strategy
@@ -45,18 +64,13 @@ def _make(stock: Any) -> Any:
         if self.predict_function is not None and not force:
             return self.predict_function
 
-        def on_replica(data: Any) -> Any:
-            outputs, step = self.predict_step(data), current_step()
-            if step is None:
-                return outputs
-            return tree.map_structure(lambda output: _without_padding(output, step.num_valid), outputs)
+        def compiled(function: Any) -> Any:
+            if self.run_eagerly:
+                return function
+            return tf.function(function, reduce_retracing=True, autograph=False)
 
-        def one_step(batch: Any) -> Any:
-            outputs = strategy.run(on_replica, args=(batch,))
-            return tree.map_structure(lambda output: _gathered(strategy, output), outputs)
-
-        if not self.run_eagerly:
-            one_step = tf.function(one_step, reduce_retracing=True, autograph=False)
+        make = _on_mesh if hasattr(strategy, "host_rows") else _on_replicas
+        one_step = make(self, strategy, compiled)
 
         def predict_function(batches: list[Any]) -> Any:
             outputs = [

@@ -4,6 +4,8 @@ A replica then draws for the whole global batch, from the seed that all replicas
 times the drawing as there are replicas, for a run that equals the one on one device where it has dropout too. A draw
 whose first dimension is not the number of rows, or is fixed in the model, is the same on all replicas, as it is the
 same for all rows on one device.
+
+On a mesh every device draws for the whole batch likewise and keeps its part: DTensor's own draws depend on the mesh.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any]
 def _by_row(stock: Any) -> Any:
     def draw_for_rows(shape: Any, *args: Any, **kwargs: Any) -> Any:
         step = current_step()
+        if step is not None and step.everywhere is not None:
+            return step.everywhere(stock(shape, *args, **kwargs))
         if step is None or step.rows is None:
             return stock(shape, *args, **kwargs)
         return _draw(step, step.rows, shape, lambda whole: stock(whole, *args, **kwargs))
@@ -56,13 +60,20 @@ def _by_row(stock: Any) -> Any:
 def _dropout_by_row(stock: Any) -> Any:
     def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
         step = current_step()
-        if step is None or step.rows is None or rate in (0.0, 1.0):
+        everywhere, rows = (step.everywhere, step.rows) if step is not None else (None, None)
+        if step is None or (everywhere is None and rows is None) or rate in (0.0, 1.0):
             return stock(inputs, rate, noise_shape, seed)
-        shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
+
         # What dropout makes of ones: 0 where it drops, the scale of what is left elsewhere.
-        kept = _draw(
-            step, step.rows, shape, lambda whole: stock(tf.ones(whole, inputs.dtype), rate, None, seed)
-        )
+        def of_ones(shape: Any) -> tf.Tensor:
+            return stock(tf.ones(shape, inputs.dtype), rate, None, seed)
+
+        shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
+        if everywhere is not None:
+            kept = everywhere(of_ones(shape))
+        else:
+            assert rows is not None
+            kept = _draw(step, rows, shape, of_ones)
         return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
 
     return dropout

@@ -21,6 +21,7 @@ _MODULES = (
     "batch_statistics",
     "seeds",
     "random_by_row",
+    "unrolled_rnn",
     "symbolic_build",
     "device_input",
     "epoch_iterator",

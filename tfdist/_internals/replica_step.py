@@ -9,7 +9,7 @@ loss needs to know how many replicas there are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class ReplicaStep:
         shared: What this step shares with the other replicas, once it is on its way.
         gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
         rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
+        everywhere: Gives a tensor whole to all devices of a mesh, where the step is one program over them; else None.
         in_compiled: XLA compiles what is being traced.
         draws_by_row: Such numbers are being drawn, so that the seed is everybody's.
     """
@@ -59,6 +60,7 @@ class ReplicaStep:
         self.gradients_reduced = False
         self.rows: RowPosition | None = None
         self.draws_by_row = False
+        self.everywhere: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._passengers: list[tf.Tensor] | None = None
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None

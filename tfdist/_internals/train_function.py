@@ -94,8 +94,11 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
     def execute(iterator: Any, wants_stop: tf.Tensor) -> Any:
         count = model.steps_per_execution
         if not isinstance(iterator, tf.distribute.DistributedIterator):
+            logs = None
             for _, data in zip(range(count), iterator, strict=False):
                 logs = step(strategy.distribute_batch(data), wants_stop)
+            if logs is None:
+                raise StopIteration
             return logs
         if count == 1:
             return next_step(iterator, wants_stop)

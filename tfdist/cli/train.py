@@ -21,6 +21,7 @@ FLAGS = {
     "--strategy": "strategy.name",
     "--devices": "strategy.devices",
     "--devices-per-worker": "strategy.devices_per_worker",
+    "--mesh": "strategy.mesh",
     "--learning-rate": "optimizer.learning_rate",
     "--schedule": "optimizer.schedule",
     "--epochs": "training.epochs",

@@ -16,6 +16,7 @@ from tfdist.errors import ConfigError, did_you_mean
 # Name -> module and function or class; each module is imported when its strategy is asked for.
 _STRATEGIES = {
     "auto": ("tfdist.strategies.auto", "auto"),
+    "mesh": ("tfdist.strategies.mesh", "Mesh"),
     "mirrored": ("tfdist.strategies.mirrored", "Mirrored"),
     "multi_worker_mirrored": ("tfdist.strategies.multi_worker_mirrored", "MultiWorkerMirrored"),
     "one_device": ("tfdist.strategies.one_device", "one_device"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfdist.testing.numerics import RELATIVE_TOLERANCE
 
@@ -21,13 +22,17 @@ class Layout:
         num_processes: Worker processes, on loopback.
         devices: Logical CPU devices in each process.
         stock: Whether the strategy is TensorFlow's own instead of tfdist's.
+        mesh: Axes and sizes of a mesh; its devices are those of one process, and one replica to Keras.
+        sharded: What the batch axis of a mesh splits too.
     """
 
     name: str
-    strategy: Literal["plain", "one_device", "mirrored", "multi_worker_mirrored"]
+    strategy: Literal["plain", "one_device", "mirrored", "multi_worker_mirrored", "mesh"]
     num_processes: int = 1
     devices: int = 1
     stock: bool = False
+    mesh: tuple[tuple[str, int], ...] = ()
+    sharded: Literal["", "optimizer", "weights"] = ""
 
     @property
     def num_replicas(self) -> int:
@@ -55,7 +60,19 @@ class Layout:
             return create_strategy("one_device")
         if self.strategy == "mirrored":
             return create_strategy("mirrored", devices=self.devices)
+        if self.strategy == "mesh":
+            return self._create_mesh()
         return create_strategy("multi_worker_mirrored", devices_per_worker=self.devices)
+
+    def _create_mesh(self) -> tf.distribute.Strategy:
+        from tfdist import create_strategy
+
+        sharded = {f"shard_{self.sharded}": True} if self.sharded else {}
+        strategy: Any = create_strategy("mesh", mesh=dict(self.mesh), **sharded)
+        # Not by name: whatever divides is split, so that every case has variables in pieces.
+        strategy.rules.axes_of = lambda path, shape: split_last(shape, dict(self.mesh).get("model", 1))
+        strategy.check_model = lambda model: None
+        return strategy
 
     def _create_stock_strategy(self) -> tf.distribute.Strategy:
         import tensorflow as tf
@@ -67,6 +84,12 @@ class Layout:
             host, [tf.config.LogicalDeviceConfiguration()] * self.devices
         )
         return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(self.devices)])
+
+
+def split_last(shape: Sequence[int], size: int) -> tuple[str | None, ...]:
+    """Returns axes that split the last dimension of two or more over `model`, if `size` divides it."""
+    fits = size > 1 and len(shape) > 1 and shape[-1] > 0 and shape[-1] % size == 0
+    return (*(None for _ in shape[:-1]), "model") if fits else (None,) * len(shape)
 
 
 REFERENCE = Layout("plain_keras", "plain")
@@ -83,5 +106,10 @@ LAYOUTS = {
         Layout("workers_2x1", "multi_worker_mirrored", num_processes=2),
         Layout("workers_3x1", "multi_worker_mirrored", num_processes=3),
         Layout("workers_2x2", "multi_worker_mirrored", num_processes=2, devices=2),
+        Layout("mesh_2x1", "mesh", mesh=(("batch", 2), ("model", 1))),
+        Layout("mesh_1x2", "mesh", mesh=(("batch", 1), ("model", 2))),
+        Layout("mesh_2x2", "mesh", mesh=(("batch", 2), ("model", 2))),
+        Layout("mesh_2x2_zero1", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="optimizer"),
+        Layout("mesh_2x2_zero3", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="weights"),
     )
 }

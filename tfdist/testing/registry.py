@@ -23,6 +23,7 @@ CaseFunction = Callable[..., Mapping[str, Any]]
 # Layouts on which the tests run a case; the page docs/parity.md has every case on all of WIDE.
 NARROW = ("mirrored_2", "workers_2x1")
 BASE = ("one_device", "mirrored_2", "workers_2x1")
+MESHES = ("mesh_2x1", "mesh_1x2", "mesh_2x2", "mesh_2x2_zero1", "mesh_2x2_zero3")
 WIDE = ("one_device", "mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
 
 
@@ -97,7 +98,9 @@ def case(
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
             run = function if item is None else _with_item(function, item)
-            _CASES[name] = Case(name, oracle, title, run, (*stock, *WIDE), layouts, limit_s, quick, requires)
+            _CASES[name] = Case(
+                name, oracle, title, run, (*stock, *WIDE, *MESHES), layouts, limit_s, quick, requires
+            )
         return function
 
     return register

@@ -23,7 +23,8 @@ def announcement(
 ) -> Table:
     """Returns a table of strategy, devices, batch arithmetic, precision, model, data and output."""
     training = config.training
-    replicas = strategy.num_replicas_in_sync
+    # A mesh is one replica to Keras, and its batch axis is what shares the rows.
+    replicas = getattr(strategy, "axes", {}).get("batch", strategy.num_replicas_in_sync)
     accumulation = training.gradient_accumulation_steps or 1
     per_replica, rest = divmod(training.global_batch_size // accumulation, replicas)
     share = f"{per_replica} or {per_replica + 1}" if rest else str(per_replica)
@@ -60,4 +61,7 @@ def _devices(strategy: tf.distribute.Strategy) -> list[str]:
 
 
 def _strategy_name(strategy: tf.distribute.Strategy) -> str:
-    return "one_device" if strategy is tf.distribute.get_strategy() else type(strategy).__name__
+    if strategy is tf.distribute.get_strategy():
+        return "one_device"
+    axes = getattr(strategy, "axes", {})
+    return " ".join([type(strategy).__name__, *(f"{axis}={size}" for axis, size in axes.items())])

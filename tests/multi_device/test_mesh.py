@@ -1,0 +1,150 @@
+"""The mesh strategy: what it places where, what it refuses, and that files and host values pass in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfdist
+from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.testing.numerics import RELATIVE_TOLERANCE
+
+RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}
+MESH = {"batch": 2, "model": 2}
+
+
+def rows(count: int = 21) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.standard_normal((count, 8)).astype("float32"), generator.integers(0, 4, count)
+
+
+def build() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8,)),
+        keras.layers.Dense(16, "tanh", name="up"),
+        keras.layers.Dense(4, name="down"),
+    ]
+    model = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+    return model
+
+
+def trained(strategy: tf.distribute.Strategy) -> keras.Model:
+    with strategy.scope():
+        model = build()
+    model.fit(*rows(), batch_size=8, epochs=2, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def alone() -> keras.Model:
+    return trained(tf.distribute.get_strategy())
+
+
+def mesh(**options: Any) -> tf.distribute.Strategy:
+    return tfdist.create_strategy("mesh", **{"mesh": MESH, "layout_map": RULES} | options)
+
+
+@pytest.mark.parametrize("options", [{}, {"shard_optimizer": True}, {"shard_weights": True}])
+def test_training_equals_one_device_and_layouts_stay(alone, options) -> None:
+    model = trained(mesh(**options))
+    for weight, expected in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=RELATIVE_TOLERANCE)
+    kernel, bias = model.layers[0].kernel.value, model.layers[1].bias.value
+    # (8, 16): the columns over model, and with sharded weights the rows over batch.
+    assert kernel.device_bytes() == [8 * 16 * 4 // (4 if "shard_weights" in options else 2)] * 4
+    assert bias.device_bytes() == [4 * 4 // (2 if "shard_weights" in options else 1)] * 4
+    momentum = next(v for v in model.optimizer.variables if "up_kernel" in v.path)
+    assert momentum.value.device_bytes() == [8 * 16 * 4 // (4 if options else 2)] * 4
+
+
+def test_bytes_are_those_of_the_pieces() -> None:
+    """At most 1/N of the unsharded and 5 %, counters and what does not divide included."""
+    model = trained(
+        mesh(shard_weights=True, layout_map={"up/kernel$": (None, "model"), "down/kernel$": ("model", None)})
+    )
+    variables = [*model.trainable_variables, *model.optimizer.variables]
+    per_device = sum(max(variable.value.device_bytes()) for variable in variables)
+    whole = sum(np.asarray(variable).nbytes for variable in variables)
+    assert per_device <= 1.05 * whole / 2
+
+
+def test_files_pass_between_a_mesh_and_one_device(alone, tmp_path: Path) -> None:
+    strategy = mesh(shard_weights=True)
+    model = trained(strategy)
+    model.save(tmp_path / "mesh.keras")
+    alone.save(tmp_path / "alone.keras")
+    loaded = keras.models.load_model(tmp_path / "mesh.keras")
+    with strategy.scope():
+        placed = keras.models.load_model(tmp_path / "alone.keras")
+    assert placed.layers[0].kernel.value.device_bytes() == [8 * 16] * 4
+    expected = keras.models.clone_model(alone)
+    for continued in (loaded, placed, alone_again := keras.models.load_model(tmp_path / "alone.keras")):
+        continued.fit(*rows(), batch_size=8, shuffle=False, verbose=0)
+    expected.set_weights(alone_again.get_weights())
+    for one in (loaded, placed):
+        for weight, other in zip(one.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, other, atol=RELATIVE_TOLERANCE)
+
+
+def test_single_batches_and_predictions(alone) -> None:
+    model = trained(mesh())
+    features, labels = rows(5)
+    np.testing.assert_allclose(
+        model.predict(features, verbose=0), alone.predict(features, verbose=0), atol=1e-5
+    )
+    np.testing.assert_allclose(model.predict_on_batch(features), alone.predict_on_batch(features), atol=1e-5)
+    np.testing.assert_allclose(
+        model.test_on_batch(features, labels), alone.test_on_batch(features, labels), atol=1e-5
+    )
+
+
+def test_keras_distribution_objects_are_taken_as_they_are(alone) -> None:
+    keras_mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), [f"cpu:{i}" for i in range(4)])
+    layouts = keras.distribution.LayoutMap(keras_mesh)
+    for pattern, axes in RULES.items():
+        layouts[pattern] = axes
+    model = trained(tfdist.create_strategy("mesh", mesh=keras_mesh, layout_map=layouts))
+    assert model.layers[0].kernel.value.device_bytes() == [8 * 8 * 4] * 4
+    np.testing.assert_allclose(model.get_weights()[0], alone.get_weights()[0], atol=RELATIVE_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mesh": {"batch": 2, "modle": 2}}, "no axis 'modle'"),
+        ({"mesh": {"batch": 0}}, "has the size 0"),
+        ({"mesh": "batch:2"}, "mesh='batch:2' is not possible"),
+        ({"mesh": {"model": 2}, "shard_weights": True}, "shard_weights=True splits over the batch axis"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(options, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mesh(**options)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"upp/kernel$": (None, "model")}, "'upp/kernel\\$' matches no variable"),
+        ("auto", "no variable .* is split over it"),
+    ],
+)
+def test_rules_that_split_nothing_are_refused_before_training(rules, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trained(mesh(layout_map=rules))
+
+
+def test_inputs_without_a_layout_are_refused() -> None:
+    strategy = mesh()
+    with pytest.raises(UnsupportedError, match="was given text"):
+        strategy.distribute_batch(np.array(["a", "b"]))
+    with pytest.raises(UnsupportedError, match="RaggedTensor"):
+        strategy.distribute_batch(tf.ragged.constant([[1], [2, 3]]))

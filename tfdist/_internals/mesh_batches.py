@@ -1,0 +1,99 @@
+"""Global batches put on a mesh: split over its batch axis, whole on the others, padded so that the axis divides it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.mesh_variable import place
+from tfdist._internals.replica_batch import ReplicaBatch
+from tfdist.errors import DataError, UnsupportedError
+
+BATCH_AXIS = "batch"
+
+
+def place_batch(mesh: dtensor.Mesh, data: Any, padded_size: int | None = None) -> ReplicaBatch:
+    """Returns a batch of the host on the mesh, with its number of rows.
+
+    Args:
+        mesh: Where to.
+        data: Nested dense arrays or tensors with one first dimension, the rows; scalars go to all devices.
+        padded_size: Rows after padding, if more than the next multiple of the batch axis.
+
+    Raises:
+        UnsupportedError: Text, ragged or sparse tensors.
+        DataError: Nothing in the batch has rows.
+    """
+    arrays = tree.map_structure(_as_array, data, none_is_leaf=False)
+    rows = next(
+        (len(leaf) for leaf in tree.flatten(arrays) if isinstance(leaf, np.ndarray) and leaf.ndim), None
+    )
+    if not rows:
+        raise DataError(
+            "no part of the batch has a first dimension to split over the mesh. Batch the dataset, for example with "
+            "dataset.batch(global_batch_size)."
+        )
+    num_shards = mesh.dim_size(BATCH_AXIS) if BATCH_AXIS in mesh.dim_names else 1
+    padded = max(padded_size or 0, -(-rows // num_shards) * num_shards)
+    padded = -(-padded // num_shards) * num_shards
+    # Padding repeats the last row, so that it is as harmless to the model as any real row.
+    order = np.minimum(np.arange(padded), rows - 1)
+
+    def placed(leaf: np.ndarray) -> tf.Tensor:
+        if leaf.ndim == 0:
+            return place(leaf, dtensor.Layout.replicated(mesh, 0))
+        if num_shards == 1:
+            return place(leaf[order], dtensor.Layout.replicated(mesh, leaf.ndim))
+        return place(leaf[order], dtensor.Layout.batch_sharded(mesh, BATCH_AXIS, leaf.ndim))
+
+    count = place(np.int64(rows), dtensor.Layout.replicated(mesh, 0))
+    return ReplicaBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count, count)
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        raise UnsupportedError(
+            f"the mesh strategy takes dense batches, and was given a {type(leaf).__name__}. Convert it in the dataset, "
+            "for example with .to_tensor() or tf.sparse.to_dense."
+        )
+    array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
+    if array.dtype == object or array.dtype.kind in "SU":
+        raise UnsupportedError(
+            "the mesh strategy takes numbers, and was given text. Look the text up in the dataset, with the layer in "
+            "dataset.map instead of in the model."
+        )
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+class MeshBatches:
+    """What Keras iterates in place of a dataset: a `ReplicaBatch` of DTensors for every global batch.
+
+    Attributes:
+        element_spec: The dataset's.
+        num_batches: Steps of an epoch; None if unknown or without end.
+        renew: If set, makes the dataset anew for every epoch.
+    """
+
+    def __init__(
+        self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None
+    ) -> None:
+        self._mesh = mesh
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self.element_spec = dataset.element_spec
+        self.num_batches = num_batches
+        self.renew: Any = None
+
+    def __iter__(self) -> Iterator[ReplicaBatch]:
+        dataset = self._dataset if self.renew is None else self.renew()
+        for data in dataset.prefetch(tf.data.AUTOTUNE):
+            batch = place_batch(self._mesh, data, self._batch_size)
+            if self._batch_size is None:
+                # A smaller batch at the end of the data is padded to the others' shape, to be traced once.
+                self._batch_size = int(tree.flatten(batch.data)[0].shape[0])
+            yield batch

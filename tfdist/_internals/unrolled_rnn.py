@@ -1,0 +1,43 @@
+"""Recurrent layers on a mesh run their time steps one by one in the program.
+
+Stock loops with `tf.while_loop` over TensorArrays, for which DTensor has no layout rules: LSTM, GRU and SimpleRNN fail
+with "'tf.EmptyTensorList' op does not implement layout propagation". Unrolled they need a static number of time steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras.src import backend
+
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica_step import current_step
+from tfdist.errors import UnsupportedError
+
+
+def _unrolled(stock: Any) -> Any:
+    def rnn(step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        step = current_step()
+        if step is None or step.everywhere is None:
+            return stock(step_function, inputs, *args, **kwargs)
+        length = inputs.shape[0 if kwargs.get("time_major") else 1]
+        if length is None:
+            raise UnsupportedError(
+                "the mesh strategy unrolls recurrent layers, which needs one length for all batches, and the batch "
+                "says none. Pad the sequences to one length in the dataset."
+            )
+        return stock(step_function, inputs, *args, **{**kwargs, "unroll": True})
+
+    return rnn
+
+
+PATCHES = (
+    Patch(
+        name="unrolled_rnn",
+        owner=backend,
+        attribute="rnn",
+        make=_unrolled,
+        reason="DTensor has no layout rules for the loops of recurrent layers",
+        upstream="https://github.com/keras-team/keras/issues/18473",
+    ),
+)

@@ -1,0 +1,191 @@
+"""`mesh`: one model over a grid of devices, split over the batch and within its layers, by TensorFlow's DTensor."""
+
+from __future__ import annotations
+
+import os
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from tensorflow.experimental import dtensor
+
+from tfdist._internals import keras_state
+from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
+from tfdist._internals.mesh_check import check_dtensor
+from tfdist._internals.mesh_extended import MeshExtended
+from tfdist._internals.mesh_variable import MeshVariable, fetch
+from tfdist._internals.replica_batch import ReplicaBatch
+from tfdist._internals.replica_step import ReplicaStep, replica_step
+from tfdist.errors import ClusterError, ConfigError
+from tfdist.runtime.devices import local_devices
+from tfdist.strategies.layout_rules import LayoutRules, with_axis
+
+AXES = ("batch", "model")
+_COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
+
+
+class Mesh(tf.distribute.Strategy):
+    """Data and tensor parallelism, and sharded state, under plain Keras `fit`.
+
+    One program runs on all devices: to Keras there is one replica, the whole batch. Variables are made in their
+    layout, piece by piece; DTensor puts the collectives where layouts ask for them.
+
+    Args:
+        mesh: Axis -> size, of the axes `batch` and `model`, as `{"batch": 2, "model": 2}` or `"batch=2,model=2"`; or a
+            `keras.distribution.DeviceMesh`, `DataParallel` or `ModelParallel`, which brings its `LayoutMap`.
+        layout_map: Regular expression on `variable.path` -> the axis, or None, of each dimension; a
+            `keras.distribution.LayoutMap`; `"auto"` for the split of transformers by name and rank (Megatron-LM,
+            section 3).
+        shard_optimizer: Split the optimizer's state over the batch axis too (ZeRO-1, Rajbhandari et al., 2020).
+        shard_weights: Split weights and gradients over the batch axis too, gathered where they are used (ZeRO-3).
+
+    Raises:
+        ConfigError: A mesh or rule that does not fit.
+        ClusterError: Logical CPU devices are needed and TensorFlow already runs, or DTensor is not safe to use.
+    """
+
+    static_shapes = True
+    num_processes = 1
+    process_index = 0
+    is_chief = True
+
+    def __init__(
+        self,
+        mesh: Mapping[str, int] | str | Any,
+        layout_map: Any = "auto",
+        shard_optimizer: bool = False,
+        shard_weights: bool = False,
+    ) -> None:
+        # A keras.distribution.ModelParallel or DataParallel.
+        layout_map = getattr(mesh, "_layout_map", layout_map)
+        self.axes = _sizes(getattr(mesh, "device_mesh", mesh))
+        for option, given in {"shard_optimizer": shard_optimizer, "shard_weights": shard_weights}.items():
+            if given and self.axes.get(BATCH_AXIS, 1) == 1:
+                raise ConfigError(
+                    f"{option}=True splits over the batch axis, and the mesh {self.axes} has none to split over. "
+                    "Give it one, as mesh={'batch': 2, 'model': 2}, or leave the option out."
+                )
+        self._shard_optimizer = shard_optimizer or shard_weights
+        self._shard_weights = shard_weights
+        self.rules = LayoutRules(layout_map, self.axes)
+        self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.mesh = _create_mesh(self.axes)
+        check_dtensor(self.mesh)
+        super().__init__(MeshExtended(self, self.mesh, self._layouts_of))
+
+    def _layouts_of(
+        self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
+    ) -> tuple[dtensor.Layout, dtensor.Layout]:
+        if reference is not None and tuple(reference.shape) == shape:
+            own = [None if axis == dtensor.UNSHARDED else axis for axis in reference.layout.sharding_specs]
+            axes = tuple(own)
+            stored = with_axis(axes, shape, BATCH_AXIS, self.axes) if self._shard_optimizer else axes
+            return self._layout(stored), self._layout(stored)
+        axes = self.rules.axes_of(path, shape)
+        stored = with_axis(axes, shape, BATCH_AXIS, self.axes) if self._shard_weights else axes
+        return self._layout(stored), self._layout(axes)
+
+    def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
+        return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
+
+    def prepare_seeds(self) -> None:
+        """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
+        keras_state.adopt_seed_generator(self)
+
+    def check_model(self, model: Any) -> None:
+        """Raises if the layout does not fit the built model; once for each model.
+
+        Raises:
+            ConfigError: A rule that no variable matches, or a `model` axis that splits nothing.
+        """
+        if not model.built or model in self._checked:
+            return
+        self._checked.add(model)
+        self.rules.check_all_used([variable.path for variable in model.variables])
+        split = any("model" in variable.value.layout.sharding_specs for variable in model.trainable_variables)
+        if self.axes.get("model", 1) > 1 and model.trainable_variables and not split:
+            raise ConfigError(
+                f"the mesh {self.axes} has a model axis, and no variable of {model.name!r} is split over it, so that "
+                f"{self.axes['model']} devices would do the same work. Give rules, as layout_map={{'hidden/kernel$': "
+                "(None, 'model')}, or put all devices on the batch axis."
+            )
+
+    def distribute_batches(
+        self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None
+    ) -> MeshBatches:
+        """Returns `dataset` as batches on the mesh; what `fit` iterates."""
+        return MeshBatches(self.mesh, dataset, num_batches, batch_size)
+
+    def distribute_batch(self, data: Any) -> ReplicaBatch:
+        """Returns one global batch on the mesh; what `train_on_batch` runs on."""
+        return data if isinstance(data, ReplicaBatch) else place_batch(self.mesh, data)
+
+    def host_rows(self, outputs: Any, batch: ReplicaBatch) -> Any:
+        """Returns predictions on the host, without the rows of padding."""
+        count = int(fetch(batch.num_valid))
+        return tree.map_structure(lambda output: tf.constant(fetch(output)[:count]), outputs)
+
+    def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
+        """Runs `fn` once, on the whole batch, over all devices; as `tf.distribute.Strategy.run`."""
+        state = keras_state.capture()
+
+        def on_mesh(*args: Any, **kwargs: Any) -> Any:
+            with keras_state.restored(state):
+                if not args or not isinstance(args[0], ReplicaBatch):
+                    return fn(*args, **kwargs)
+                batch = args[0]
+                step = ReplicaStep(batch.num_valid, batch.num_global, static=True)
+                step.everywhere = self._replicated
+                with replica_step(step):
+                    return fn(batch.data, *args[1:], **kwargs)
+
+        return super().run(on_mesh, args=args, kwargs=kwargs, options=options)
+
+    def _replicated(self, value: tf.Tensor) -> tf.Tensor:
+        return dtensor.relayout(value, dtensor.Layout.replicated(self.mesh, value.shape.rank))
+
+    def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
+        """Returns `value`, which is that of the whole batch already."""
+        return value
+
+    def gather(self, value: Any, axis: int) -> Any:
+        """Returns `value` on the host."""
+        return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
+
+
+def _sizes(mesh: Any) -> dict[str, int]:
+    names, shape = getattr(mesh, "axis_names", None), getattr(mesh, "shape", None)
+    if names is not None and shape is not None:
+        mesh = dict(zip(names, shape, strict=True))
+    if isinstance(mesh, str) and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", mesh):
+        mesh = {axis: int(size) for axis, size in (part.split("=") for part in mesh.split(","))}
+    if not isinstance(mesh, Mapping) or not mesh:
+        raise ConfigError(
+            f"mesh={mesh!r} is not possible; give sizes by axis, as {{'batch': 2, 'model': 2}} or 'batch=2,model=2'."
+        )
+    for axis, size in mesh.items():
+        if axis not in AXES:
+            raise ConfigError(f"mesh: there is no axis {axis!r}; the axes are {list(AXES)}.")
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ConfigError(f"mesh: the axis {axis!r} has the size {size!r}; give a count of at least 1.")
+    return {axis: int(size) for axis, size in mesh.items()}
+
+
+def _create_mesh(axes: Mapping[str, int]) -> dtensor.Mesh:
+    count = int(np.prod(list(axes.values())))
+    # The pass that combines all-reduces makes later reads of variables stale: momentum-like optimizers then train
+    # wrong, silently. It is read from the environment when the first DTensor function is compiled.
+    given = os.environ.setdefault(_COMBINE, "0")
+    if given != "0":
+        raise ClusterError(
+            f"{_COMBINE}={given} is set, and with it DTensor trains wrong without an error (momentum, Adam and others "
+            "read stale values). Unset it, or set it to 0."
+        )
+    names = local_devices(count)
+    if not dtensor.device_name():  # the system starts once in a process
+        dtensor.initialize_accelerator_system(names[0].partition(":")[0])
+    return dtensor.create_mesh(list(axes.items()), devices=names)
