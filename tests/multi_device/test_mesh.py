@@ -148,3 +148,24 @@ def test_inputs_without_a_layout_are_refused() -> None:
         strategy.distribute_batch(np.array(["a", "b"]))
     with pytest.raises(UnsupportedError, match="RaggedTensor"):
         strategy.distribute_batch(tf.ragged.constant([[1], [2, 3]]))
+
+
+def test_the_report_says_where_each_variable_is(capsys) -> None:
+    report = tfdist.sharding_report(trained(mesh(shard_optimizer=True)))
+    placed = {
+        variable.path.removeprefix("sequential").lstrip("_0123456789/"): variable
+        for variable in report.variables
+    }
+    kernel, bias = placed["up/kernel"], placed["down/bias"]
+    assert (kernel.axes, kernel.num_bytes, kernel.device_bytes) == (
+        (None, "model"),
+        8 * 16 * 4,
+        (8 * 16 * 2,) * 4,
+    )
+    assert (bias.axes, bias.reason) == ((None,), "no rule")
+    (slot,) = [v for v in report.variables if v.path.endswith("up_kernel_momentum")]
+    assert slot.axes == ("batch", "model")
+    assert report.device_bytes == tuple(sum(v.device_bytes[i] for v in report.variables) for i in range(4))
+    assert report.num_bytes == sum(variable.num_bytes for variable in report.variables)
+    with pytest.raises(UnsupportedError, match="was not. Build it under"):
+        tfdist.sharding_report(build())

@@ -106,10 +106,7 @@ LAYOUTS = {
         Layout("workers_2x1", "multi_worker_mirrored", num_processes=2),
         Layout("workers_3x1", "multi_worker_mirrored", num_processes=3),
         Layout("workers_2x2", "multi_worker_mirrored", num_processes=2, devices=2),
-        Layout("mesh_2x1", "mesh", mesh=(("batch", 2), ("model", 1))),
-        Layout("mesh_1x2", "mesh", mesh=(("batch", 1), ("model", 2))),
         Layout("mesh_2x2", "mesh", mesh=(("batch", 2), ("model", 2))),
-        Layout("mesh_2x2_zero1", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="optimizer"),
-        Layout("mesh_2x2_zero3", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="weights"),
+        Layout("mesh_2x2_sharded", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="weights"),
     )
 }
