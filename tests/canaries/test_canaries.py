@@ -30,7 +30,12 @@ STOCK_FAILS = {
 # What only several workers show; there stock fails at the first step, whatever the case.
 STOCK_WORKERS_FAIL = {"fit": ("sequential",)}
 # What is no wrong result; its own test says when stock has caught up.
-SHOWN_ELSEWHERE = {"device_input": "tests/multi_device"}
+SHOWN_ELSEWHERE = {
+    "device_input": "tests/multi_device",
+    "random_by_row": "tests/canaries/test_patches.py",
+    "unrolled_rnn": "tests/canaries/test_patches.py",
+    "mesh_ops": "tests/canaries/test_patches.py",
+}
 
 
 def test_every_patch_has_a_canary():

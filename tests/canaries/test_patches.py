@@ -290,6 +290,23 @@ def recurrent_layer_on_a_mesh() -> None:
     assert_one_device(lambda: compiled(build, loss="mse"), (rows()[0], rows()[0][:, :3]), mesh=True)
 
 
+@canary("tensorflow.numpy.flip")
+def random_flips_on_a_mesh() -> None:
+    class Flip(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.flip(inputs, axis=1)
+
+    assert_one_device(lambda: compiled(lambda: dense(Flip())), mesh=True)
+
+
+@canary("tensorflow.numpy.diag", "tensorflow.core.scatter")
+def intersection_over_union_on_a_mesh() -> None:
+    def make() -> keras.Model:
+        return compiled(metrics=[keras.metrics.OneHotMeanIoU(3, sparse_y_pred=False)], loss="mse")
+
+    assert_one_device(make, (rows()[0], np.eye(3, dtype="float32")[rows()[1]]), mesh=True)
+
+
 @canary("_maybe_symbolic_build")
 def generator_without_loss() -> None:
     def batches() -> Iterator[Any]:

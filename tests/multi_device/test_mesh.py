@@ -150,6 +150,17 @@ def test_inputs_without_a_layout_are_refused() -> None:
         strategy.distribute_batch(tf.ragged.constant([[1], [2, 3]]))
 
 
+def test_outside_of_a_step_variables_are_values_of_the_host() -> None:
+    strategy = mesh()
+    model = trained(strategy)
+    features = np.ones((3, 8), "float32")
+    np.testing.assert_allclose(model(features), model.predict(features, verbose=0), atol=1e-6)
+    with strategy.scope():
+        model.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(UnsupportedError, match="Leave run_eagerly out"):
+        model.predict(features, verbose=0)
+
+
 def test_the_report_says_where_each_variable_is(capsys) -> None:
     report = tfdist.sharding_report(trained(mesh(shard_optimizer=True)))
     placed = {

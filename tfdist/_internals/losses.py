@@ -15,6 +15,7 @@ from keras.src.losses import loss as loss_module
 
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_step import current_step
+from tfdist.log import warn_once
 
 
 def _unscaled(stock: Any) -> Any:
@@ -45,6 +46,12 @@ def _reduced(stock: Any) -> Any:
     ) -> Any:
         step = current_step()
         values = ops.convert_to_tensor(values, dtype=dtype)
+        if step is not None and step.static and len(values.shape) == 0:
+            warn_once(
+                "a loss gives one number for a whole batch, and so counts the rows that pad a smaller batch to static "
+                "shapes. Let it give one value for each row, or drop the smaller batch: "
+                "dataset.batch(size, drop_remainder=True)."
+            )
         if step is None or reduction in (None, "none") or len(values.shape) == 0:
             return stock(values, sample_weight, mask, reduction, dtype)
         if sample_weight is not None:

@@ -1,4 +1,7 @@
-"""Global batches put on a mesh: split over its batch axis, whole on the others, padded so that the axis divides it."""
+"""Global batches put on a mesh: split over its batch axis if that divides them, and else whole on every device.
+
+Never padded: a loss, a layer or a `train_step` of the user's own may count every row, and would count padding.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,12 @@ from tfdist.errors import DataError, UnsupportedError
 BATCH_AXIS = "batch"
 
 
-def place_batch(mesh: dtensor.Mesh, data: Any, padded_size: int | None = None) -> ReplicaBatch:
+def place_batch(mesh: dtensor.Mesh, data: Any) -> ReplicaBatch:
     """Returns a batch of the host on the mesh, with its number of rows.
 
     Args:
         mesh: Where to.
         data: Nested dense arrays or tensors with one first dimension, the rows; scalars go to all devices.
-        padded_size: Rows after padding, if more than the next multiple of the batch axis.
 
     Raises:
         UnsupportedError: Text, ragged or sparse tensors.
@@ -39,17 +41,12 @@ def place_batch(mesh: dtensor.Mesh, data: Any, padded_size: int | None = None) -
             "dataset.batch(global_batch_size)."
         )
     num_shards = mesh.dim_size(BATCH_AXIS) if BATCH_AXIS in mesh.dim_names else 1
-    padded = max(padded_size or 0, -(-rows // num_shards) * num_shards)
-    padded = -(-padded // num_shards) * num_shards
-    # Padding repeats the last row, so that it is as harmless to the model as any real row.
-    order = np.minimum(np.arange(padded), rows - 1)
+    split = num_shards > 1 and rows % num_shards == 0
 
     def placed(leaf: np.ndarray) -> tf.Tensor:
-        if leaf.ndim == 0:
-            return place(leaf, dtensor.Layout.replicated(mesh, 0))
-        if num_shards == 1:
-            return place(leaf[order], dtensor.Layout.replicated(mesh, leaf.ndim))
-        return place(leaf[order], dtensor.Layout.batch_sharded(mesh, BATCH_AXIS, leaf.ndim))
+        if split and leaf.ndim:
+            return place(leaf, dtensor.Layout.batch_sharded(mesh, BATCH_AXIS, leaf.ndim))
+        return place(leaf, dtensor.Layout.replicated(mesh, leaf.ndim))
 
     count = place(np.int64(rows), dtensor.Layout.replicated(mesh, 0))
     return ReplicaBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count, count)
@@ -79,12 +76,9 @@ class MeshBatches:
         renew: If set, makes the dataset anew for every epoch.
     """
 
-    def __init__(
-        self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None
-    ) -> None:
+    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None) -> None:
         self._mesh = mesh
         self._dataset = dataset
-        self._batch_size = batch_size
         self.element_spec = dataset.element_spec
         self.num_batches = num_batches
         self.renew: Any = None
@@ -92,8 +86,4 @@ class MeshBatches:
     def __iter__(self) -> Iterator[ReplicaBatch]:
         dataset = self._dataset if self.renew is None else self.renew()
         for data in dataset.prefetch(tf.data.AUTOTUNE):
-            batch = place_batch(self._mesh, data, self._batch_size)
-            if self._batch_size is None:
-                # A smaller batch at the end of the data is padded to the others' shape, to be traced once.
-                self._batch_size = int(tree.flatten(batch.data)[0].shape[0])
-            yield batch
+            yield place_batch(self._mesh, data)

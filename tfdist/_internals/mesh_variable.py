@@ -78,29 +78,34 @@ class MeshVariable(d_variable.DVariable):
         return variable
 
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
-        # Every read of TensorFlow's goes through here; gradients of the gathering scatter back to the pieces.
+        # Every read of TensorFlow's goes through here. Eagerly, outside of a step, it gives a value of the host, since
+        # DTensor refuses to mix both; in a step, gradients of the gathering scatter back to the pieces.
         value = super()._read_variable_op(*args, **kwargs)
-        if tf.executing_eagerly() or self.compute_layout == self.layout:
+        if tf.executing_eagerly():
+            return tf.constant(fetch(value))
+        if self.compute_layout == self.layout:
             return value
         return _gathered(value, self.layout, self.compute_layout)
 
+    def _pieces(self) -> tf.Tensor:
+        return super()._read_variable_op()
+
     def numpy(self) -> np.ndarray:
         """Returns the whole value."""
-        return fetch(self.read_value())
+        return fetch(self._pieces())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.numpy(), dtype)
 
     def device_bytes(self) -> list[int]:
         """Returns the bytes that each local device holds, measured on the pieces themselves."""
-        return [int(piece.numpy().nbytes) for piece in dtensor.unpack(self.read_value())]
+        return [int(piece.numpy().nbytes) for piece in dtensor.unpack(self._pieces())]
 
     def _on_mesh(self, value: Any) -> Any:
         if not tf.executing_eagerly():
             return value
-        value = tf.convert_to_tensor(value, self.dtype)
         if not dtensor.is_dtensor(value):
-            return place(value.numpy(), self.layout)
+            return place(tf.convert_to_tensor(value, self.dtype).numpy(), self.layout)
         return value if dtensor.fetch_layout(value) == self.layout else dtensor.relayout(value, self.layout)
 
     def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -39,7 +39,7 @@ def _gathered(strategy: Any, output: Any) -> Any:
 
 def _on_mesh(model: Any, strategy: Any, compiled: Any) -> Any:
     step = compiled(lambda batch: strategy.run(model.predict_step, args=(batch,)))
-    return lambda batch: strategy.host_rows(step(batch), batch)
+    return lambda batch: strategy.on_host(step(batch))
 
 
 def _on_replicas(model: Any, strategy: Any, compiled: Any) -> Any:
@@ -69,7 +69,7 @@ def _make(stock: Any) -> Any:
                 return function
             return tf.function(function, reduce_retracing=True, autograph=False)
 
-        make = _on_mesh if hasattr(strategy, "host_rows") else _on_replicas
+        make = _on_mesh if hasattr(strategy, "on_host") else _on_replicas
         one_step = make(self, strategy, compiled)
 
         def predict_function(batches: list[Any]) -> Any:

@@ -22,6 +22,7 @@ _MODULES = (
     "seeds",
     "random_by_row",
     "unrolled_rnn",
+    "mesh_ops",
     "symbolic_build",
     "device_input",
     "epoch_iterator",

@@ -198,9 +198,7 @@ def _longest(dataset: tf.data.Dataset) -> int | None:
 
 def needs_replica_batches(strategy: Any) -> bool:
     """Returns whether `strategy` is one of tfdist's that cuts batches itself."""
-    return hasattr(strategy, "distribute_batches") and (
-        strategy.num_replicas_in_sync > 1 or strategy.static_shapes
-    )
+    return bool(getattr(strategy, "cuts_batches", False))
 
 
 def is_distributed(dataset: Any) -> bool:

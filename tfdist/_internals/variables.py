@@ -21,7 +21,8 @@ def _recorded(stock: Any) -> Any:
         step = current_step()
         if step is not None:
             step.written.append(self)
-            if self.synchronization == "on_read":
+            # On a mesh the one replica always has rows, and DTensor crashes on a scalar condition.
+            if self.synchronization == "on_read" and step.everywhere is None:
                 stored = self._value
                 value = tf.where(
                     step.num_valid > 0, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 import tfdist
+from tfdist.cli.interrupt import interruptible
 from tfdist.errors import TfdistError, did_you_mean, explain_missing
 
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow greets with lines about this CPU and drivers that a user of the command cannot act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        return _run(arguments)
+        with interruptible():
+            return _run(arguments)
     except ModuleNotFoundError as error:
         explained = explain_missing(error)
         if explained is None:

@@ -33,6 +33,11 @@ class DataParallel:
     random_by_row = False
 
     @property
+    def cuts_batches(self) -> bool:
+        """Whether `fit` needs `distribute_batches`; one replica without padding takes the dataset as it is."""
+        return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined,no-any-return]
+
+    @property
     def process_index(self) -> int:
         """The index of this process, 0 for the chief."""
         return process.process_index()

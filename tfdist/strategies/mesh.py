@@ -20,7 +20,7 @@ from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, fetch
 from tfdist._internals.replica_batch import ReplicaBatch
 from tfdist._internals.replica_step import ReplicaStep, replica_step
-from tfdist.errors import ClusterError, ConfigError
+from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.runtime.devices import local_devices
 from tfdist.strategies.layout_rules import LayoutRules, with_axis
 
@@ -48,7 +48,8 @@ class Mesh(tf.distribute.Strategy):
         ClusterError: Logical CPU devices are needed and TensorFlow already runs, or DTensor is not safe to use.
     """
 
-    static_shapes = True
+    static_shapes = False
+    cuts_batches = True
     num_processes = 1
     process_index = 0
     is_chief = True
@@ -118,19 +119,23 @@ class Mesh(tf.distribute.Strategy):
         self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None
     ) -> MeshBatches:
         """Returns `dataset` as batches on the mesh; what `fit` iterates."""
-        return MeshBatches(self.mesh, dataset, num_batches, batch_size)
+        return MeshBatches(self.mesh, dataset, num_batches)
 
     def distribute_batch(self, data: Any) -> ReplicaBatch:
         """Returns one global batch on the mesh; what `train_on_batch` runs on."""
         return data if isinstance(data, ReplicaBatch) else place_batch(self.mesh, data)
 
-    def host_rows(self, outputs: Any, batch: ReplicaBatch) -> Any:
-        """Returns predictions on the host, without the rows of padding."""
-        count = int(fetch(batch.num_valid))
-        return tree.map_structure(lambda output: tf.constant(fetch(output)[:count]), outputs)
+    def on_host(self, outputs: Any) -> Any:
+        """Returns predictions on the host."""
+        return tree.map_structure(lambda output: tf.constant(fetch(output)), outputs)
 
     def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
         """Runs `fn` once, on the whole batch, over all devices; as `tf.distribute.Strategy.run`."""
+        if tf.executing_eagerly():
+            raise UnsupportedError(
+                "the mesh strategy runs compiled functions only: run_eagerly=True, or strategy.run outside of a "
+                "tf.function, is not possible on it. Leave run_eagerly out, or debug under one_device."
+            )
         state = keras_state.capture()
 
         def on_mesh(*args: Any, **kwargs: Any) -> Any:
@@ -138,7 +143,7 @@ class Mesh(tf.distribute.Strategy):
                 if not args or not isinstance(args[0], ReplicaBatch):
                     return fn(*args, **kwargs)
                 batch = args[0]
-                step = ReplicaStep(batch.num_valid, batch.num_global, static=True)
+                step = ReplicaStep(batch.num_valid, batch.num_global)
                 step.everywhere = self._replicated
                 with replica_step(step):
                     return fn(batch.data, *args[1:], **kwargs)
