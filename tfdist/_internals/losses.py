@@ -36,6 +36,16 @@ def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> 
     return None
 
 
+def _warn_of_padding(values: Any) -> None:
+    step = current_step()
+    if step is not None and step.static and len(values.shape) == 0:
+        warn_once(
+            "a loss gives one number for a whole batch, and so counts the rows that pad a smaller batch to static "
+            "shapes. Let it give one value for each row, or drop the smaller batch: "
+            "dataset.batch(size, drop_remainder=True)."
+        )
+
+
 def _reduced(stock: Any) -> Any:
     def reduce_weighted_values(
         values: Any,
@@ -46,13 +56,8 @@ def _reduced(stock: Any) -> Any:
     ) -> Any:
         step = current_step()
         values = ops.convert_to_tensor(values, dtype=dtype)
-        if step is not None and step.static and len(values.shape) == 0:
-            warn_once(
-                "a loss gives one number for a whole batch, and so counts the rows that pad a smaller batch to static "
-                "shapes. Let it give one value for each row, or drop the smaller batch: "
-                "dataset.batch(size, drop_remainder=True)."
-            )
         if step is None or reduction in (None, "none") or len(values.shape) == 0:
+            _warn_of_padding(values)
             return stock(values, sample_weight, mask, reduction, dtype)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)

@@ -35,7 +35,7 @@ class DataParallel:
     @property
     def cuts_batches(self) -> bool:
         """Whether `fit` needs `distribute_batches`; one replica without padding takes the dataset as it is."""
-        return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined,no-any-return]
+        return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined]
 
     @property
     def process_index(self) -> int:
