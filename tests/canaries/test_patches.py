@@ -307,6 +307,15 @@ def intersection_over_union_on_a_mesh() -> None:
     assert_one_device(make, (rows()[0], np.eye(3, dtype="float32")[rows()[1]]), mesh=True)
 
 
+@canary("get_metrics_result")
+def metric_computed_of_a_variable_and_a_constant_on_a_mesh() -> None:
+    assert_one_device(
+        lambda: compiled(metrics=[keras.metrics.R2Score()], loss="mse"),
+        (rows()[0], np.eye(3, dtype="float32")[rows()[1]]),
+        mesh=True,
+    )
+
+
 @canary("_maybe_symbolic_build")
 def generator_without_loss() -> None:
     def batches() -> Iterator[Any]:

@@ -42,7 +42,11 @@ class MeshExtended(tf.distribute.StrategyExtended):
         options = {key: kwargs[key] for key in ("trainable", "name", "dtype", "shape") if key in kwargs}
         with tf.init_scope(), tf.device("CPU:0"):
             value = tf.convert_to_tensor(initial() if callable(initial) else initial, kwargs.get("dtype"))
-            storage, compute = self._layouts_of(path, tuple(value.shape), self._reference)
+            if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
+                # State of metrics; no rule is for it, and not every metric's operations have layout rules.
+                storage = compute = dtensor.Layout.replicated(self._mesh, value.shape.rank)
+            else:
+                storage, compute = self._layouts_of(path, tuple(value.shape), self._reference)
             return MeshVariable.create(value.numpy(), storage, compute, **options)
 
     @contextmanager

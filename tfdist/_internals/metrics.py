@@ -20,7 +20,9 @@ from tfdist._internals.replica_step import current_step
 def _weighted(stock: Any) -> Any:
     def update_state(self: Any, values: Any, sample_weight: Any = None) -> Any:
         step = current_step()
-        if step is not None and sample_weight is None and len(ops.shape(values)) == 0:
+        # The losses of several outputs are weighted by the static number of rows, and one device knows none.
+        counts_steps = sample_weight is None or getattr(self, "counts_steps", False)
+        if step is not None and counts_steps and len(ops.shape(values)) == 0:
             sample_weight = step.weight
         return stock(self, values, sample_weight)
 

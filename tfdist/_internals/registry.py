@@ -23,6 +23,7 @@ _MODULES = (
     "random_by_row",
     "unrolled_rnn",
     "mesh_ops",
+    "mesh_results",
     "symbolic_build",
     "device_input",
     "epoch_iterator",

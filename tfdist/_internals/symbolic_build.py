@@ -24,6 +24,8 @@ def _from_spec(stock: Any) -> Any:
             data_batch = _one_replica(iterator._distributed_dataset.element_spec)
         with self._distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
+        for metric in getattr(self._compile_loss, "metrics", ()):
+            metric.counts_steps = True
         if hasattr(self._distribute_strategy, "check_model"):
             self._distribute_strategy.check_model(self)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,8 +70,13 @@ class Layout:
 
         sharded = {f"shard_{self.sharded}": True} if self.sharded else {}
         strategy: Any = create_strategy("mesh", mesh=dict(self.mesh), **sharded)
-        # Not by name: whatever divides is split, so that every case has variables in pieces.
-        strategy.rules.axes_of = lambda path, shape: split_last(shape, dict(self.mesh).get("model", 1))
+        # Transformers by their own rules; of the rest whatever divides, so that every case has variables in pieces.
+        automatic = strategy.rules.axes_of
+        strategy.rules.axes_of = lambda path, shape: (
+            automatic(path, shape)
+            if re.search("attention|bert|token_embedding", path)
+            else split_last(shape, dict(self.mesh).get("model", 1))
+        )
         strategy.check_model = lambda model: None
         return strategy
 

@@ -28,12 +28,12 @@ def rows(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features, generator.integers(0, CLASSES, count)
 
 
-def fix_weights(model: keras.Model, seed: int = 1) -> keras.Model:
-    """Sets every floating-point weight of a built model from a seed; norms and biases stay as they are."""
+def fix_weights(model: keras.Model, seed: int = 1, deviation: float = 0.5) -> keras.Model:
+    """Sets every matrix of a built model from a seed, with this standard deviation; norms and biases stay."""
     generator = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         if len(variable.shape) > 1:
-            variable.assign((generator.standard_normal(variable.shape) * 0.5).astype("float32"))
+            variable.assign((generator.standard_normal(variable.shape) * deviation).astype("float32"))
     return model
 
 

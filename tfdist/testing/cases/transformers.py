@@ -30,11 +30,14 @@ def attention(context: Context) -> dict[str, Any]:
 
     def build() -> keras.Model:
         ids = keras.Input((LENGTH,), dtype="int32")
-        embedded = keras.layers.Embedding(VOCABULARY, 8, mask_zero=True)(ids)
+        embedded = keras.layers.Embedding(VOCABULARY, 8, mask_zero=True, name="token_embedding")(ids)
         # No biases: that of the keys has no gradient but rounding, which Adam would blow up to full steps.
         attended = keras.layers.MultiHeadAttention(2, 4, use_bias=False)(embedded, embedded)
         hidden = keras.layers.LayerNormalization()(embedded + attended)
-        hidden = keras.layers.LayerNormalization()(hidden + keras.layers.Dense(8, activation="gelu")(hidden))
+        # On a mesh these names get the rules of transformers: embeddings by vocabulary, this layer not at all, since
+        # DTensor cannot bring the gradient of columns that are added to whole rows into the layout of sharded weights.
+        mixed = keras.layers.Dense(8, activation="gelu", name="after_attention")(hidden)
+        hidden = keras.layers.LayerNormalization()(hidden + mixed)
         return tiny.fix_weights(keras.Model(ids, keras.layers.Dense(tiny.CLASSES)(hidden[:, 0])))
 
     model = tiny.compiled(context, build, lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
@@ -81,11 +84,11 @@ def _hub_distil_bert() -> keras.Model:
     return keras.Model(backbone.input, keras.layers.Dense(tiny.CLASSES)(backbone.output[:, 0]))
 
 
-def _encoder(context: Context, build: Callable[[], keras.Model]) -> dict[str, Any]:
+def _encoder(context: Context, build: Callable[[], keras.Model], deviation: float = 0.5) -> dict[str, Any]:
     """Trains for 8 steps with clipping, as fine-tuning does, with padding and a last batch of one row."""
     model = tiny.compiled(
         context,
-        lambda: tiny.fix_weights(build()),
+        lambda: tiny.fix_weights(build(), deviation=deviation),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0),
         metrics=["accuracy"],
     )
@@ -113,4 +116,5 @@ HUB: dict[str, Callable[[], keras.Model]] = {"bert": _hub_bert, "distil_bert": _
 @case("O2", each=HUB, layouts=NARROW, requires="keras_hub")
 def keras_hub_backbone(context: Context, name: str) -> dict[str, Any]:
     """KerasHub's backbones unchanged, momentum, clipping, uneven batches."""
-    return _encoder(context, HUB[name])
+    # With larger weights, DistilBERT in float32 is 1e-5 from itself in float64 on one device already.
+    return _encoder(context, HUB[name], deviation=0.2)
