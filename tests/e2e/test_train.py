@@ -204,12 +204,11 @@ def test_accumulation_steps_limit_float16_and_no_test_split(tmp_path, texts, cap
 @pytest.mark.parametrize("model", ["bigru", "bert"])
 def test_every_strategy_trains_as_one_device_does(tmp_path, texts, model):
     """Batches of 14 leave an uneven last one; steps are few, since it is their meaning that is compared."""
-    mesh = "batch=2" if model == "bigru" else "batch=2,model=2"
     ways = {
         "one_device": [],
         "mirrored": ["--devices", "2"],
         "multi_worker_mirrored": [],
-        "mesh": ["--mesh", mesh],
+        "mesh": ["--mesh", "batch=2,model=2"],
     }
     found = {}
     for name, options in ways.items():

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.strategies.plan import plan_sharding
 from tfdist.testing.numerics import RELATIVE_TOLERANCE
 
 RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}
@@ -23,16 +24,16 @@ def rows(count: int = 21) -> tuple[np.ndarray, np.ndarray]:
     return generator.standard_normal((count, 8)).astype("float32"), generator.integers(0, 4, count)
 
 
+def layers() -> keras.Model:
+    up, down = keras.layers.Dense(16, "tanh", name="up"), keras.layers.Dense(4, name="down")
+    return keras.Sequential([keras.Input((8,)), up, down], name="net")
+
+
 def build() -> keras.Model:
     keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8,)),
-        keras.layers.Dense(16, "tanh", name="up"),
-        keras.layers.Dense(4, name="down"),
-    ]
-    model = keras.Sequential(layers)
+    model = layers()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(0.05, name="adam"), loss, metrics=["accuracy"])
     return model
 
 
@@ -163,10 +164,7 @@ def test_outside_of_a_step_variables_are_values_of_the_host() -> None:
 
 def test_the_report_says_where_each_variable_is(capsys) -> None:
     report = tfdist.sharding_report(trained(mesh(shard_optimizer=True)))
-    placed = {
-        variable.path.removeprefix("sequential").lstrip("_0123456789/"): variable
-        for variable in report.variables
-    }
+    placed = {variable.path.removeprefix("net/"): variable for variable in report.variables}
     kernel, bias = placed["up/kernel"], placed["down/bias"]
     assert (kernel.axes, kernel.num_bytes, kernel.device_bytes) == (
         (None, "model"),
@@ -180,3 +178,20 @@ def test_the_report_says_where_each_variable_is(capsys) -> None:
     assert report.num_bytes == sum(variable.num_bytes for variable in report.variables)
     with pytest.raises(UnsupportedError, match="was not. Build it under"):
         tfdist.sharding_report(build())
+
+
+@pytest.mark.parametrize("options", [{}, {"shard_optimizer": True}, {"shard_weights": True}])
+def test_a_plan_is_what_becomes_of_it(options) -> None:
+    report = tfdist.sharding_report(trained(mesh(**options)))
+    plan = plan_sharding(layers, MESH, RULES, optimizer=keras.optimizers.Adam(name="adam"), **options)
+    assert {(v.path, v.axes, v.device_bytes, v.reason) for v in plan.variables} == {
+        (v.path, v.axes, v.device_bytes, v.reason) for v in report.variables
+    }
+
+
+def test_a_plan_needs_neither_devices_nor_memory() -> None:
+    wide = lambda: keras.Sequential([keras.Input((2**20,)), keras.layers.Dense(2**20, name="up")])  # noqa: E731
+    plan = plan_sharding(wide, {"batch": 64, "model": 8}, {"up/kernel$": (None, "model")}, shard_weights=True)
+    assert plan.device_bytes == (2**42 // 512 + 2**22 // 64,) * 512
+    with pytest.raises(ConfigError, match="matches no variable"):
+        plan_sharding(layers, MESH, {"upp/kernel$": (None, "model")})

@@ -31,6 +31,7 @@ COMMANDS = (
     ("evaluate", "measure a trained model on a split", "tfdist.cli.evaluate"),
     ("predict", "label lines of text with a trained model", "tfdist.cli.predict"),
     ("launch", "run a script as several worker processes", "tfdist.cli.launch"),
+    ("plan", "show what a mesh puts where, without training", "tfdist.cli.plan"),
     ("test", "train a small model here and compare it with one device", "tfdist.cli.test"),
     ("doctor", "show versions, devices, the cluster and what of Keras is patched", "tfdist.cli.doctor"),
 )

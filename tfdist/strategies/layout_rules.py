@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tfdist._internals.mesh_batches import BATCH_AXIS
 from tfdist.errors import ConfigError
+from tfdist.models import bigru, mlp
 
 Axes = tuple[str | None, ...]
+
+AXES = (BATCH_AXIS, "model")
 
 # Paths of transformers' variables, by Megatron-LM's split (Shoeybi et al., 2019, section 3): the projections of
 # attention by heads and the first feed-forward layer by columns, what follows each by rows, embeddings by vocabulary.
@@ -23,12 +29,42 @@ _TRANSFORMER = (
     (r"(token_embeddings?|token_embedding/embeddings)$", {2: ("model", None)}),
 )
 
+# The other models of tfdist, by the rules that they bring.
+_AUTOMATIC: tuple[tuple[str, Mapping[int, Axes]], ...] = (
+    *_TRANSFORMER,
+    *((f"^mlp/{pattern}", {len(axes): axes}) for pattern, axes in mlp.SHARDING_RULES),
+    *((f"^{pattern}", {len(axes): axes}) for pattern, axes in bigru.SHARDING_RULES),
+)
+
+
+def mesh_sizes(mesh: Any) -> dict[str, int]:
+    """Returns the sizes by axis of a mesh that is given as a mapping, as text or as a `keras.distribution.DeviceMesh`.
+
+    Raises:
+        ConfigError: An axis with another name, or no size.
+    """
+    names, shape = getattr(mesh, "axis_names", None), getattr(mesh, "shape", None)
+    if names is not None and shape is not None:
+        mesh = dict(zip(names, shape, strict=True))
+    if isinstance(mesh, str) and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", mesh):
+        mesh = {axis: int(size) for axis, size in (part.split("=") for part in mesh.split(","))}
+    if not isinstance(mesh, Mapping) or not mesh:
+        raise ConfigError(
+            f"mesh={mesh!r} is not possible; give sizes by axis, as {{'batch': 2, 'model': 2}} or 'batch=2,model=2'."
+        )
+    for axis, size in mesh.items():
+        if axis not in AXES:
+            raise ConfigError(f"mesh: there is no axis {axis!r}; the axes are {list(AXES)}.")
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
+            raise ConfigError(f"mesh: the axis {axis!r} has the size {size!r}; give a count of at least 1.")
+    return {axis: int(size) for axis, size in mesh.items()}
+
 
 class LayoutRules:
     """Rules from regular expressions on `variable.path` to one mesh axis, or None, for each dimension.
 
     Args:
-        rules: Expressions and axes; `"auto"` for the split of transformers by name and rank.
+        rules: Expressions and axes; `"auto"` for the split of transformers by name and rank, and of tfdist's models.
         mesh: Axis name -> size.
 
     Raises:
@@ -83,7 +119,7 @@ class LayoutRules:
     def _automatic(self, path: str, shape: Sequence[int]) -> Axes | None:
         if "model" not in self._mesh:
             return None
-        for pattern, by_rank in _TRANSFORMER:
+        for pattern, by_rank in _AUTOMATIC:
             axes = by_rank.get(len(shape)) if re.search(pattern, path) else None
             if axes is None:
                 continue
@@ -92,7 +128,7 @@ class LayoutRules:
                 return axes
             self.replicated[path] = f"{shape[dimension]} is not a multiple of {self._mesh['model']}"
             return None
-        self.replicated[path] = "no part of a transformer's split"
+        self.replicated[path] = "no automatic rule"
         return None
 
     def check_all_used(self, paths: Sequence[str]) -> None:
@@ -142,6 +178,42 @@ def _axes_of_rules(rules: Any, mesh: Mapping[str, int]) -> dict[str, Axes]:
             raise ConfigError(f"layout_map: the rule {pattern!r} uses one axis for two dimensions: {axes}.")
         found[pattern] = axes
     return found
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a variable and what an optimizer keeps for it are stored.
+
+    Attributes:
+        rules: The rules, which say how a step computes.
+        mesh: Axis name -> size.
+        shard_optimizer: Whether the optimizer's state is split over the batch axis too.
+        shard_weights: Whether weights are.
+    """
+
+    rules: LayoutRules
+    mesh: Mapping[str, int]
+    shard_optimizer: bool = False
+    shard_weights: bool = False
+
+    def __post_init__(self) -> None:
+        for option in ("shard_optimizer", "shard_weights"):
+            if getattr(self, option) and self.mesh.get(BATCH_AXIS, 1) == 1:
+                raise ConfigError(
+                    f"{option}=True splits over the batch axis, and the mesh {dict(self.mesh)} has none to split over. "
+                    "Give it one, as mesh={'batch': 2, 'model': 2}, or leave the option out."
+                )
+
+    def of_variable(self, path: str, shape: Sequence[int]) -> tuple[Axes, Axes]:
+        """Returns the axes in which the variable is stored, and those in which a step computes with it."""
+        axes = self.rules.axes_of(path, shape)
+        return with_axis(axes, shape, BATCH_AXIS, self.mesh) if self.shard_weights else axes, axes
+
+    def of_slot(self, stored: Axes, shape: Sequence[int]) -> Axes:
+        """Returns the axes of what the optimizer keeps for a variable that is `stored` so."""
+        if not (self.shard_optimizer or self.shard_weights):
+            return stored
+        return with_axis(stored, shape, BATCH_AXIS, self.mesh)
 
 
 def with_axis(axes: Axes, shape: Sequence[int], axis: str, mesh: Mapping[str, int]) -> Axes:

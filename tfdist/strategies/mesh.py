@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from keras import tree
 from tensorflow.experimental import dtensor
 
 from tfdist._internals import keras_state
-from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
+from tfdist._internals.mesh_batches import MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, fetch
@@ -22,9 +21,8 @@ from tfdist._internals.replica_batch import ReplicaBatch
 from tfdist._internals.replica_step import ReplicaStep, replica_step
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.runtime.devices import local_devices
-from tfdist.strategies.layout_rules import LayoutRules, with_axis
+from tfdist.strategies.layout_rules import LayoutRules, Placement, mesh_sizes
 
-AXES = ("batch", "model")
 _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 
 
@@ -63,16 +61,9 @@ class Mesh(tf.distribute.Strategy):
     ) -> None:
         # A keras.distribution.ModelParallel or DataParallel.
         layout_map = getattr(mesh, "_layout_map", layout_map)
-        self.axes = _sizes(getattr(mesh, "device_mesh", mesh))
-        for option, given in {"shard_optimizer": shard_optimizer, "shard_weights": shard_weights}.items():
-            if given and self.axes.get(BATCH_AXIS, 1) == 1:
-                raise ConfigError(
-                    f"{option}=True splits over the batch axis, and the mesh {self.axes} has none to split over. "
-                    "Give it one, as mesh={'batch': 2, 'model': 2}, or leave the option out."
-                )
-        self._shard_optimizer = shard_optimizer or shard_weights
-        self._shard_weights = shard_weights
+        self.axes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
         self.rules = LayoutRules(layout_map, self.axes)
+        self._placement = Placement(self.rules, self.axes, shard_optimizer, shard_weights)
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mesh = _create_mesh(self.axes)
         check_dtensor(self.mesh)
@@ -82,13 +73,13 @@ class Mesh(tf.distribute.Strategy):
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
     ) -> tuple[dtensor.Layout, dtensor.Layout]:
         if reference is not None and tuple(reference.shape) == shape:
-            own = [None if axis == dtensor.UNSHARDED else axis for axis in reference.layout.sharding_specs]
-            axes = tuple(own)
-            stored = with_axis(axes, shape, BATCH_AXIS, self.axes) if self._shard_optimizer else axes
-            return self._layout(stored), self._layout(stored)
-        axes = self.rules.axes_of(path, shape)
-        stored = with_axis(axes, shape, BATCH_AXIS, self.axes) if self._shard_weights else axes
-        return self._layout(stored), self._layout(axes)
+            axes = tuple(
+                None if axis == dtensor.UNSHARDED else axis for axis in reference.layout.sharding_specs
+            )
+            layout = self._layout(self._placement.of_slot(axes, shape))
+            return layout, layout
+        stored, computed = self._placement.of_variable(path, shape)
+        return self._layout(stored), self._layout(computed)
 
     def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
         return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
@@ -160,24 +151,6 @@ class Mesh(tf.distribute.Strategy):
     def gather(self, value: Any, axis: int) -> Any:
         """Returns `value` on the host."""
         return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
-
-
-def _sizes(mesh: Any) -> dict[str, int]:
-    names, shape = getattr(mesh, "axis_names", None), getattr(mesh, "shape", None)
-    if names is not None and shape is not None:
-        mesh = dict(zip(names, shape, strict=True))
-    if isinstance(mesh, str) and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", mesh):
-        mesh = {axis: int(size) for axis, size in (part.split("=") for part in mesh.split(","))}
-    if not isinstance(mesh, Mapping) or not mesh:
-        raise ConfigError(
-            f"mesh={mesh!r} is not possible; give sizes by axis, as {{'batch': 2, 'model': 2}} or 'batch=2,model=2'."
-        )
-    for axis, size in mesh.items():
-        if axis not in AXES:
-            raise ConfigError(f"mesh: there is no axis {axis!r}; the axes are {list(AXES)}.")
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ConfigError(f"mesh: the axis {axis!r} has the size {size!r}; give a count of at least 1.")
-    return {axis: int(size) for axis, size in mesh.items()}
 
 
 def _create_mesh(axes: Mapping[str, int]) -> dtensor.Mesh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,13 +50,28 @@ class ShardingReport:
         return tuple(sum(column) for column in zip(*(v.device_bytes for v in self.variables), strict=True))
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Table | str]:
-        table = Table("variable", "shape", "split over", "bytes a device", "why whole")
+        # Layers that differ by a number only share a line.
+        groups: dict[tuple[Any, ...], list[VariablePlacement]] = {}
         for variable in self.variables:
-            split = ", ".join(axis or "-" for axis in variable.axes)
-            share = f"{max(variable.device_bytes):,}"
-            table.add_row(variable.path, str(variable.shape), split, share, variable.reason)
+            key = (re.sub(r"\d+", "*", variable.path), variable.shape, variable.axes, variable.reason)
+            groups.setdefault(key, []).append(variable)
+        table = Table()
+        table.add_column("variable", overflow="fold")
+        for header in ("number", "shape", "split over", "bytes a device", "why whole"):
+            table.add_column(header, justify="right" if header in ("number", "bytes a device") else "left")
+        for (path, shape, axes, reason), group in groups.items():
+            name = path if len(group) > 1 else group[0].path
+            share = sum(max(variable.device_bytes) for variable in group)
+            split = ", ".join(axis or "-" for axis in axes) if any(axes) else ""
+            table.add_row(name, str(len(group)), str(shape), split, f"{share:,}", reason)
         yield table
-        yield f"{self.num_bytes:,} bytes in all; on each device: {', '.join(f'{x:,}' for x in self.device_bytes)}"
+        shares = ", ".join(f"{size:,}" for size in dict.fromkeys(self.device_bytes))
+        count = len(self.device_bytes)
+        part = max(self.device_bytes) / max(1, self.num_bytes)
+        yield (
+            f"{self.num_bytes:,} bytes; on each of {count} devices {shares}, that is {part:.1%} "
+            f"(1/{count} is {1 / count:.1%})"
+        )
 
     def __str__(self) -> str:
         return "\n".join(
@@ -86,11 +102,8 @@ def _placement(variable: Any, rules: Any) -> VariablePlacement:
     layout = variable.value.layout
     axes = tuple(None if axis == "unsharded" else axis for axis in layout.sharding_specs)
     shape = tuple(variable.shape)
-    reason = (
-        ""
-        if any(axes)
-        else rules.replicated.get(variable.path, "as the variable it belongs to" if shape else "")
-    )
+    why = rules.replicated.get(variable.path, "as the variable it belongs to")
+    reason = "" if any(axes) or not shape else why
     size = variable.value.dtype.size
     for dimension in shape:
         size *= dimension

@@ -75,9 +75,12 @@ def test_a_rule_that_matches_nothing_is_refused() -> None:
         # Three heads over four devices.
         ("bert/encoder_0/attention/query/kernel", (16, 3, 4), (None, None, None)),
         ("bert/pooler/kernel", (16, 16), (None, None)),
+        ("mlp/hidden/kernel", (784, 256), (None, "model")),
+        ("mlp/logits/kernel", (256, 10), ("model", None)),
+        ("embedding/embeddings", (400, 8), ("model", None)),
     ],
 )
-def test_the_automatic_split_of_transformers(path, shape, axes) -> None:
+def test_the_automatic_split(path, shape, axes) -> None:
     assert LayoutRules("auto", MESH).axes_of(path, shape) == axes
 
 

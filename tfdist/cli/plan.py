@@ -1,0 +1,87 @@
+"""`tfdist plan`: which variable of a model a mesh puts where, and how many bytes each device holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tfdist.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="mlp|bert|bigru|minilm|PATH",
+        help="a model by name, or a folder in the Hugging Face layout; its weights are not read",
+    )
+    parser.add_argument(
+        "--mesh", required=True, metavar="AXES", help="axes and their sizes, as batch=2,model=2"
+    )
+    parser.add_argument(
+        "--layout", default="auto", metavar="auto|FILE", help="auto, or a YAML file of rules (default: auto)"
+    )
+    parser.add_argument(
+        "--shard-optimizer", action="store_true", help="split the optimizer's state over the batch axis"
+    )
+    parser.add_argument("--shard-weights", action="store_true", help="split weights over the batch axis too")
+    parser.add_argument(
+        "--optimizer", default="adamw", metavar="NAME", help="a Keras optimizer, or none (default: adamw)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the report; needs neither the devices of the mesh nor memory for the model."""
+    import keras  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    from tfdist.strategies.plan import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
+
+    optimizer = None
+    if args.optimizer != "none":
+        try:
+            optimizer = keras.optimizers.get(args.optimizer)
+        except ValueError:
+            raise ConfigError(
+                f"--optimizer {args.optimizer}: Keras has no such optimizer. Give one as adamw, sgd or lion, or none."
+            ) from None
+    report = plan_sharding(
+        _builder(args.model),
+        args.mesh,
+        _rules(args.layout),
+        args.shard_optimizer,
+        args.shard_weights,
+        optimizer,
+    )
+    Console(highlight=False).print(report)
+    return 0
+
+
+def _builder(name: str) -> Any:
+    from tfdist.models import BertConfig, build_bert, build_bigru, build_mlp, resolve_model_folder  # noqa: PLC0415
+
+    named = {"mlp": build_mlp, "bigru": build_bigru, "bert": lambda: build_bert(BertConfig())}
+    if name in named:
+        return named[name]
+    config = BertConfig.from_file(resolve_model_folder(name) / "config.json")
+    return lambda: build_bert(config)
+
+
+def _rules(layout: str) -> Any:
+    if layout == "auto":
+        return layout
+    import yaml  # noqa: PLC0415
+
+    try:
+        rules = yaml.safe_load(Path(layout).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--layout {layout}: {error}. Give auto, or a YAML file as 'hidden/kernel$: [null, model]'."
+        ) from None
+    if not isinstance(rules, dict) or not all(isinstance(axes, list) for axes in rules.values()):
+        raise ConfigError(
+            f"--layout {layout}: there must be one rule a line, as 'hidden/kernel$: [null, model]'; given: {rules!r}."
+        )
+    return rules
