@@ -43,7 +43,7 @@ class _StepClock(keras.callbacks.Callback):
         self._last = now
 
 
-def _contestant(
+def contestant(
     workload: Workload, strategy: tf.distribute.Strategy | None, num_steps: int, patched: bool
 ) -> Callable[[], list[float]]:
     inputs, labels = workload.rows(num_steps)
@@ -94,7 +94,7 @@ def measure(smoke: bool) -> dict[str, Any]:
         }
         for name, group in groups.items():
             contestants = {
-                label: _contestant(workload, strategy, num_steps, patched)
+                label: contestant(workload, strategy, num_steps, patched)
                 for label, (strategy, patched) in group.items()
             }
             samples = harness.interleaved(contestants, rounds=rounds)

@@ -19,7 +19,7 @@ OTHER = {
     "ruff.toml": "lint and format rules",
     ".ci/run": "fresh environment, then `make test`",
     "docs/": "pages on strategies, data, launching, parity, TensorBoard, TPU, and coming from Horovod",
-    "notebooks/": "00_quickstart: one device against two; executed by the tests",
+    "notebooks/": "00_quickstart: one device against two; 01_tensor_parallel: a BERT in pieces; executed by the tests",
     "benchmarks/": "step overhead and collectives, measured against plain Keras and stock strategies",
     "tests/": "architecture, unit (mirrors tfdist/), parity, multi_device, multi_process, e2e",
 }

@@ -193,5 +193,7 @@ def test_a_plan_needs_neither_devices_nor_memory() -> None:
     wide = lambda: keras.Sequential([keras.Input((2**20,)), keras.layers.Dense(2**20, name="up")])  # noqa: E731
     plan = plan_sharding(wide, {"batch": 64, "model": 8}, {"up/kernel$": (None, "model")}, shard_weights=True)
     assert plan.device_bytes == (2**42 // 512 + 2**22 // 64,) * 512
+    # Nothing of it is left for Keras to give a value to, which it would do here.
+    keras.Sequential([layers(), keras.layers.Lambda(lambda x: x + 1)])(keras.Input((8,)))
     with pytest.raises(ConfigError, match="matches no variable"):
         plan_sharding(layers, MESH, {"upp/kernel$": (None, "model")})

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tfdist
 
-strategy = tfdist.create_strategy("multi_worker_mirrored", timeout_s=10)
+strategy = tfdist.create_strategy({strategy}, timeout_s=10)
 from tfdist.runtime.process import process_index
 
 here = pathlib.Path(__file__).parent
@@ -51,10 +51,23 @@ model.fit(*rows, batch_size=8, epochs=epochs, verbose=0, callbacks=[Fault()])
 """
 
 
-def start(folder: Path, *, fault: str = "pass", epochs: str = "10**6", after: str = "") -> ProcessGroup:
+STRATEGIES = {
+    "multi_worker_mirrored": "'multi_worker_mirrored'",
+    "mesh": "'mesh', mesh={'batch': 2}, shard_weights=True",
+}
+
+
+def start(
+    folder: Path,
+    *,
+    fault: str = "pass",
+    epochs: str = "10**6",
+    after: str = "",
+    strategy: str = "multi_worker_mirrored",
+) -> ProcessGroup:
     """Starts two workers of which the second meets `fault` in its third epoch."""
     script = folder / "train.py"
-    script.write_text(SCRIPT.format(fault=fault, epochs=epochs, after=after))
+    script.write_text(SCRIPT.format(fault=fault, epochs=epochs, after=after, strategy=STRATEGIES[strategy]))
     logs = [folder / f"log.{index}.txt" for index in range(2)]
     return ProcessGroup([sys.executable, str(script)], worker_environments(2), logs)
 
@@ -79,8 +92,11 @@ def end(group: ProcessGroup, folder: Path, limit_s: float) -> list[int | None]:
     return group.wait(limit_s)
 
 
-def test_exception(tmp_path):
-    codes = end(start(tmp_path, fault="raise ValueError('a bug in the script')"), tmp_path, 20)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_exception(tmp_path, strategy):
+    codes = end(
+        start(tmp_path, strategy=strategy, fault="raise ValueError('a bug in the script')"), tmp_path, 20
+    )
     assert None not in codes and 0 not in codes, log(tmp_path, 0)[-2000:]
     assert "ValueError: a bug in the script" in log(tmp_path, 1)
     assert "a bug in the script" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
@@ -92,8 +108,11 @@ def test_exit(tmp_path):
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
 
 
-def test_killed(tmp_path):
-    codes = end(start(tmp_path, fault="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path, 30)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_killed(tmp_path, strategy):
+    codes = end(
+        start(tmp_path, strategy=strategy, fault="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path, 30
+    )
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
     assert "task:1" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
@@ -105,10 +124,21 @@ def test_stopped(tmp_path):
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
 
 
-def test_worker_that_does_nothing_more(tmp_path):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_worker_that_does_nothing_more(tmp_path, strategy):
     """The process lives, but no longer takes part: the limit of the strategy holds."""
-    codes = end(start(tmp_path, fault="time.sleep(100)"), tmp_path, 30)
+    codes = end(start(tmp_path, strategy=strategy, fault="time.sleep(100)"), tmp_path, 30)
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_a_model_saved_by_the_chief_alone(tmp_path):
+    """Its weights are split over the processes: the chief does not wait for ever for the pieces of the other."""
+    after = "if process_index() == 0: model.save(here / 'model.keras')\nelse: time.sleep(60)"
+    codes = end(start(tmp_path, strategy="mesh", epochs="3", after=after), tmp_path, 30)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "worker 1 did not arrive at 'barrier/fetch of a value that is split over processes'" in log(
+        tmp_path, 0
+    )
 
 
 def test_worker_that_ends_early(tmp_path):

@@ -6,9 +6,14 @@ TensorFlow already runs gets "Collective ops must be configured at program start
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Mapping, Sequence
 
+import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.core.protobuf import cluster_pb2, tensorflow_server_pb2
+from tensorflow.dtensor.python import accelerator_util
 from tensorflow.python.eager import context
 
 from tfdist.cluster.spec import ClusterInfo
@@ -21,12 +26,19 @@ def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
     Raises:
         ClusterError: TensorFlow already runs in this process, or this task's port is taken.
     """
+    jobs = {job: addresses for job, addresses in cluster.jobs.items() if job in ("chief", "worker")}
+    _configure_coordination(cluster, jobs, timeout_s)
+
+
+def _configure_coordination(
+    cluster: ClusterInfo, jobs: Mapping[str, Sequence[str]], timeout_s: float
+) -> None:
     runtime = context.context()
     if runtime._context_handle is not None and runtime.coordination_service is None:
         raise ClusterError(
-            "multi_worker_mirrored must be created before TensorFlow runs, and it runs already: a tensor, layer, "
-            "dataset or device list was made before tfdist.create_strategy(...). Make create_strategy the first "
-            "call of the script, right after the imports."
+            "a strategy of several processes must be created before TensorFlow runs, and it runs already: a tensor, "
+            "layer, dataset or device list was made before tfdist.create_strategy(...). Make create_strategy the "
+            "first call of the script, right after the imports."
         )
     if runtime.coordination_service is not None:
         return
@@ -35,16 +47,48 @@ def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
     milliseconds = int(timeout_s * 1000)
     runtime.configure_coordination_service(
         service_type="standalone",
-        service_leader=f"/job:{'chief' if cluster.chief else 'worker'}/replica:0/task:0",
+        service_leader=f"/job:{'chief' if 'chief' in jobs else 'worker'}/replica:0/task:0",
         cluster_register_timeout_in_ms=milliseconds,
         # Processes that end normally wait for the others for this long; a crash is seen by heartbeats.
         shutdown_barrier_timeout_in_ms=min(milliseconds, 30_000),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))
-            for job, addresses in cluster.jobs.items()
-            if job in ("chief", "worker")
+            for job, addresses in jobs.items()
+            if addresses
         ],
     )
+
+
+def start_mesh_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
+    """Starts the servers of `cluster` for meshes over all its processes; DTensor's own start has no limit.
+
+    Raises:
+        ClusterError: TensorFlow already runs in this process, or this task's port is taken.
+    """
+    if accelerator_util.is_initialized():
+        return
+    addresses = cluster.training_addresses
+    _configure_coordination(cluster, {"worker": addresses}, timeout_s)
+    # Read whenever DTensor asks whether it is one client of several.
+    os.environ["DTENSOR_JOBS"] = ",".join(addresses)
+    os.environ["DTENSOR_CLIENT_ID"] = str(cluster.process_index)
+    os.environ["DTENSOR_JOB_NAME"] = "worker"
+    runtime = context.context()
+    runtime.configure_collective_ops(collective_leader="/job:worker/replica:0/task:0")
+    cluster_def = cluster_pb2.ClusterDef()
+    cluster_def.job.add(name="worker", tasks=dict(enumerate(addresses)))
+    runtime.enable_collective_ops(
+        tensorflow_server_pb2.ServerDef(
+            cluster=cluster_def,
+            default_session_config=context.get_config(),
+            job_name="worker",
+            task_index=cluster.process_index,
+            protocol="grpc",
+            port=int(addresses[cluster.process_index].rpartition(":")[2]),
+        )
+    )
+    runtime.ensure_initialized()
+    accelerator_util.set_initialized("GPU" if tf.config.list_physical_devices("GPU") else "CPU")
 
 
 def _check_port(port: int, address: str) -> None:

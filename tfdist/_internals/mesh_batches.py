@@ -13,9 +13,11 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.experimental import dtensor
 
+from tfdist._internals.coordination import agree
 from tfdist._internals.mesh_variable import place
 from tfdist._internals.replica_batch import ReplicaBatch
 from tfdist.errors import DataError, UnsupportedError
+from tfdist.runtime.process import num_processes
 
 BATCH_AXIS = "batch"
 
@@ -77,6 +79,15 @@ class MeshBatches:
     """
 
     def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None) -> None:
+        if num_processes() > 1:
+            # Each process reads whole global batches and gives its devices their rows.
+            agree("the number of batches", num_batches)
+            policy = dataset.options().experimental_distribute.auto_shard_policy
+            if policy == tf.data.experimental.AutoShardPolicy.OFF:
+                raise UnsupportedError(
+                    "auto-sharding is off for this dataset, which says that every process has batches of its own; a "
+                    "mesh needs whole global batches, the same in every process. Leave auto-sharding on."
+                )
         self._mesh = mesh
         self._dataset = dataset
         self.element_spec = dataset.element_spec

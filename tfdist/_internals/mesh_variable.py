@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.dtensor.python import d_variable
 from tensorflow.experimental import dtensor
+
+from tfdist._internals.coordination import barrier
 
 
 def place(value: Any, layout: dtensor.Layout) -> tf.Tensor:
@@ -19,12 +22,28 @@ def place(value: Any, layout: dtensor.Layout) -> tf.Tensor:
 
 
 def fetch(value: tf.Tensor) -> np.ndarray:
-    """Returns a DTensor as one array on the host, put together from the pieces."""
+    """Returns a DTensor as one array on the host, put together from the pieces.
+
+    Raises:
+        WorkerError: Other processes hold pieces and do not fetch this value too.
+    """
     layout = dtensor.fetch_layout(value)
+    if not _is_whole_here(layout):
+        # The pieces come by a collective, which would wait for ever for a process that does not take part.
+        barrier("fetch of a value that is split over processes")
+        layout = dtensor.Layout.replicated(layout.mesh, layout.rank)
+        value = dtensor.relayout(value, layout)
     whole = np.empty(value.shape, value.dtype.as_numpy_dtype)
     for piece, location in zip(dtensor.unpack(value), _locations(layout), strict=True):
         whole[_piece(layout, location, whole.shape)] = piece.numpy()
     return whole
+
+
+def _is_whole_here(layout: dtensor.Layout) -> bool:
+    """Returns whether this process holds all pieces."""
+    axes = [axis for axis in layout.sharding_specs if axis != dtensor.UNSHARDED]
+    pieces = {tuple(location[axis] for axis in axes) for location in _locations(layout)}
+    return len(pieces) == math.prod(layout.mesh.dim_size(axis) for axis in axes)
 
 
 def _locations(layout: dtensor.Layout) -> list[dict[str, int]]:

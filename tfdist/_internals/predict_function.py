@@ -39,7 +39,12 @@ def _gathered(strategy: Any, output: Any) -> Any:
 
 def _on_mesh(model: Any, strategy: Any, compiled: Any) -> Any:
     step = compiled(lambda batch: strategy.run(model.predict_step, args=(batch,)))
-    return lambda batch: strategy.on_host(step(batch))
+
+    def one_step(batch: Any) -> Any:
+        with strategy.step_limit():
+            return strategy.on_host(step(batch))
+
+    return one_step
 
 
 def _on_replicas(model: Any, strategy: Any, compiled: Any) -> Any:

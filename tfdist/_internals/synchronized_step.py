@@ -72,8 +72,9 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
             # The user distributed the data: the share of each replica is counted here.
             data, step = _counted(data)
         with replica_step(step):
-            # A copy, because TensorFlow takes one and the same eager tensor for a value that is reduced already.
-            step.wants_stop = tf.identity(wants_stop)
+            # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and
+            # the same eager tensor for a value that is reduced already.
+            step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
             step.shared = None
             logs = step_function(data)
             return _global_logs(model, step, logs)

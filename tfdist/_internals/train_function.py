@@ -112,8 +112,10 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
         return several_steps(iterator, wants_stop, tf.constant(count))
 
     def function(iterator: Any) -> Any:
-        logs = execute(iterator, tf.constant(float(getattr(model, "_tfdist_wants_stop", False))))
-        model._tfdist_stop = logs.pop(STOP_KEY)
+        flag = strategy.flag(float(getattr(model, "_tfdist_wants_stop", False)))
+        with strategy.step_limit():
+            logs = execute(iterator, flag)
+            model._tfdist_stop = strategy.sum_of_flags(logs.pop(STOP_KEY))
         return logs
 
     return function

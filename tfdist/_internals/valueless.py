@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
+
+_WAITING = "uninitialized_variables"
 
 
 def build_valueless(
@@ -18,12 +21,24 @@ def build_valueless(
         optimizer: Is built too; of no use afterwards.
     """
     references: dict[str, Any] = {}
+    # Keras gives every variable on this list a value at the end of the next stateless scope.
+    waiting = global_state.get_global_attribute(_WAITING, [])
+    try:
+        return _built(build, optimizer, references), references
+    finally:
+        global_state.set_global_attribute(_WAITING, waiting)
+
+
+def _built(
+    build: Callable[[], keras.Model], optimizer: keras.optimizers.Optimizer | None, references: dict[str, Any]
+) -> keras.Model:
+    global_state.set_global_attribute(_WAITING, [])
     with keras.StatelessScope(initialize_variables=False):
         model = build()
         if optimizer is not None:
             _note_references(optimizer, references)
             optimizer.build(model.trainable_variables)
-    return model, references
+    return model
 
 
 def _note_references(optimizer: Any, references: dict[str, Any]) -> None:

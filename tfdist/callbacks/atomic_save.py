@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -76,6 +77,10 @@ class AtomicModel:
     def _write(self, save: Callable[..., None], filepath: str, options: dict[str, Any]) -> None:
         if is_chief():
             write_atomically(str(filepath), lambda temporary: save(temporary, **options))
+        elif getattr(self._wrapped.distribute_strategy, "saves_together", False):
+            # The chief needs this process's pieces, which it gets while this process saves too.
+            with tempfile.TemporaryDirectory() as folder:
+                save(os.path.join(folder, os.path.basename(filepath)), **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)

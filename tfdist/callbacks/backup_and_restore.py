@@ -43,6 +43,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if getattr(self.model.distribute_strategy, "saves_together", False):
+            raise UnsupportedError(
+                "BackupAndRestore cannot save variables that are split over processes yet. Use ModelCheckpoint, and "
+                "load the model from its file to go on."
+            )
         newest = broadcast_json("backup_and_restore", self._newest())
         if newest is None:
             return

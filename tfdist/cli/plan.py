@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-optimizer", action="store_true", help="split the optimizer's state over the batch axis"
     )
     parser.add_argument("--shard-weights", action="store_true", help="split weights over the batch axis too")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it too, as SVG")
     parser.add_argument(
         "--optimizer", default="adamw", metavar="NAME", help="a Keras optimizer, or none (default: adamw)"
     )
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         optimizer,
     )
     Console(highlight=False).print(report)
+    if args.picture:
+        args.picture.write_text(report.to_svg())
     return 0
 
 

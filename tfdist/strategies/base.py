@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -20,22 +21,8 @@ from tfdist.errors import UnsupportedError
 from tfdist.runtime import process
 
 
-class DataParallel:
-    """Mixin for strategies whose replicas each hold the whole model and a share of every batch.
-
-    Attributes:
-        static_shapes: Whether batches are padded to one static shape, as XLA wants it.
-        random_by_row: Whether each row gets the random numbers (dropout masks, noise) that it gets on one device,
-            whatever the number of replicas, at the price of drawing for the global batch on every replica.
-    """
-
-    static_shapes = False
-    random_by_row = False
-
-    @property
-    def cuts_batches(self) -> bool:
-        """Whether `fit` needs `distribute_batches`; one replica without padding takes the dataset as it is."""
-        return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined]
+class WorkerProcess:
+    """Mixin that says which process of a strategy this is."""
 
     @property
     def process_index(self) -> int:
@@ -52,9 +39,39 @@ class DataParallel:
         """Whether this process writes files and shows the progress bar."""
         return process.is_chief()
 
+
+class DataParallel(WorkerProcess):
+    """Mixin for strategies whose replicas each hold the whole model and a share of every batch.
+
+    Attributes:
+        static_shapes: Whether batches are padded to one static shape, as XLA wants it.
+        random_by_row: Whether each row gets the random numbers (dropout masks, noise) that it gets on one device,
+            whatever the number of replicas, at the price of drawing for the global batch on every replica.
+    """
+
+    static_shapes = False
+    random_by_row = False
+
+    @property
+    def cuts_batches(self) -> bool:
+        """Whether `fit` needs `distribute_batches`; one replica without padding takes the dataset as it is."""
+        return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined]
+
     def prepare_seeds(self) -> None:
         """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
         keras_state.adopt_seed_generator(self)
+
+    def flag(self, value: float) -> tf.Tensor:
+        """Returns a value of this process's that a step sums over all."""
+        return tf.constant(value)
+
+    def sum_of_flags(self, value: tf.Tensor) -> Any:
+        """Returns the sum that a step gave."""
+        return value
+
+    def step_limit(self) -> contextlib.AbstractContextManager[None]:
+        """Limits the time of a step; here its collectives have limits of their own."""
+        return contextlib.nullcontext()
 
     def distribute_batches(
         self, dataset: tf.data.Dataset, num_batches: int | None = None, batch_size: int | None = None

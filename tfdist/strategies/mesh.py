@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,20 +14,29 @@ from keras import tree
 from tensorflow.experimental import dtensor
 
 from tfdist._internals import keras_state
+from tfdist._internals.cluster_start import start_mesh_cluster
+from tfdist._internals.coordination import agree, set_default_timeout
+from tfdist._internals.failure_report import report_failure_at_exit
 from tfdist._internals.mesh_batches import MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
 from tfdist._internals.mesh_extended import MeshExtended
-from tfdist._internals.mesh_variable import MeshVariable, fetch
+from tfdist._internals.mesh_variable import MeshVariable, fetch, place
 from tfdist._internals.replica_batch import ReplicaBatch
 from tfdist._internals.replica_step import ReplicaStep, replica_step
+from tfdist._internals.shared_seed import share_seed
+from tfdist._internals.step_limit import step_limit
+from tfdist.cluster.environments import detect_cluster
+from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.runtime.devices import local_devices
+from tfdist.runtime.process import set_process
+from tfdist.strategies.base import WorkerProcess
 from tfdist.strategies.layout_rules import LayoutRules, Placement, mesh_sizes
 
 _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 
 
-class Mesh(tf.distribute.Strategy):
+class Mesh(WorkerProcess, tf.distribute.Strategy):
     """Data and tensor parallelism, and sharded state, under plain Keras `fit`.
 
     One program runs on all devices: to Keras there is one replica, the whole batch. Variables are made in their
@@ -40,6 +50,7 @@ class Mesh(tf.distribute.Strategy):
             section 3).
         shard_optimizer: Split the optimizer's state over the batch axis too (ZeRO-1, Rajbhandari et al., 2020).
         shard_weights: Split weights and gradients over the batch axis too, gathered where they are used (ZeRO-3).
+        timeout_s: Seconds that a start-up, a step or a meeting of several processes may take.
 
     Raises:
         ConfigError: A mesh or rule that does not fit.
@@ -48,9 +59,6 @@ class Mesh(tf.distribute.Strategy):
 
     static_shapes = False
     cuts_batches = True
-    num_processes = 1
-    process_index = 0
-    is_chief = True
 
     def __init__(
         self,
@@ -58,16 +66,22 @@ class Mesh(tf.distribute.Strategy):
         layout_map: Any = "auto",
         shard_optimizer: bool = False,
         shard_weights: bool = False,
+        timeout_s: float = 300.0,
     ) -> None:
         # A keras.distribution.ModelParallel or DataParallel.
         layout_map = getattr(mesh, "_layout_map", layout_map)
         self.axes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
         self.rules = LayoutRules(layout_map, self.axes)
         self._placement = Placement(self.rules, self.axes, shard_optimizer, shard_weights)
+        self._timeout_s = timeout_s
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.mesh = _create_mesh(self.axes)
+        self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
         check_dtensor(self.mesh)
         super().__init__(MeshExtended(self, self.mesh, self._layouts_of))
+        if self.num_processes > 1:
+            agree("the mesh", [self.axes, shard_optimizer, shard_weights])
+            share_seed()
+            report_failure_at_exit()
 
     def _layouts_of(
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
@@ -112,6 +126,24 @@ class Mesh(tf.distribute.Strategy):
         """Returns `dataset` as batches on the mesh; what `fit` iterates."""
         return MeshBatches(self.mesh, dataset, num_batches)
 
+    @property
+    def saves_together(self) -> bool:
+        """Whether a process that saves alone would lack pieces of variables."""
+        return self.num_processes > 1
+
+    def step_limit(self) -> contextlib.AbstractContextManager[None]:
+        """Limits the time of a step of several processes."""
+        return step_limit(self._timeout_s)
+
+    def flag(self, value: float) -> tf.Tensor:
+        """Returns this process's value on each of its devices, to be summed in a step."""
+        sizes = list(self.axes.values())
+        return place(np.full(sizes, value, np.float32), dtensor.Layout(list(self.axes), self.mesh))
+
+    def sum_of_flags(self, value: tf.Tensor) -> Any:
+        """Returns the sum that a step gave; with several processes it waits for the step's end, within its limit."""
+        return float(value) if self.num_processes > 1 else value
+
     def distribute_batch(self, data: Any) -> ReplicaBatch:
         """Returns one global batch on the mesh; what `train_on_batch` runs on."""
         return data if isinstance(data, ReplicaBatch) else place_batch(self.mesh, data)
@@ -153,7 +185,7 @@ class Mesh(tf.distribute.Strategy):
         return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
 
 
-def _create_mesh(axes: Mapping[str, int]) -> dtensor.Mesh:
+def _create_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
     count = int(np.prod(list(axes.values())))
     # The pass that combines all-reduces makes later reads of variables stale: momentum-like optimizers then train
     # wrong, silently. It is read from the environment when the first DTensor function is compiled.
@@ -163,7 +195,19 @@ def _create_mesh(axes: Mapping[str, int]) -> dtensor.Mesh:
             f"{_COMBINE}={given} is set, and with it DTensor trains wrong without an error (momentum, Adam and others "
             "read stale values). Unset it, or set it to 0."
         )
-    names = local_devices(count)
-    if not dtensor.device_name():  # the system starts once in a process
-        dtensor.initialize_accelerator_system(names[0].partition(":")[0])
-    return dtensor.create_mesh(list(axes.items()), devices=names)
+    num_processes = cluster.num_processes if cluster else 1
+    if count % num_processes:
+        raise ClusterError(
+            f"the mesh {dict(axes)} has {count} devices, which {num_processes} processes cannot share evenly. Start as "
+            "many processes as divide it, or change the mesh."
+        )
+    names = local_devices(count // num_processes)
+    kind = names[0].partition(":")[0]
+    if cluster is None or num_processes == 1:
+        if not dtensor.device_name():  # the system starts once in a process
+            dtensor.initialize_accelerator_system(kind)
+        return dtensor.create_mesh(list(axes.items()), devices=names)
+    set_process(cluster.process_index, num_processes)
+    set_default_timeout(timeout_s)
+    start_mesh_cluster(cluster, timeout_s)
+    return dtensor.create_distributed_mesh(list(axes.items()), device_type=kind, local_devices=names)

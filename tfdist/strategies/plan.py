@@ -51,7 +51,7 @@ def plan_sharding(
             continue
         axes = placement.of_slot(stored[reference.path], shape)
         placed.append(_placed(variable, axes, "as the variable it belongs to", sizes))
-    return ShardingReport(tuple(placed))
+    return ShardingReport(tuple(placed), sizes)
 
 
 def _placed(variable: Any, axes: Axes, reason: str, sizes: Mapping[str, int]) -> VariablePlacement:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
 from tfdist.errors import UnsupportedError
+from tfdist.strategies.sharding_picture import to_svg
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class VariablePlacement:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShardingReport:
-    """The placement of a model's variables, and of its optimizer's where that is built."""
+    """The placement of a model's variables, and of its optimizer's where that is built; print it, or draw it.
+
+    Attributes:
+        variables: The model's, then the optimizer's.
+        mesh: Axis name -> size.
+    """
 
     variables: tuple[VariablePlacement, ...]
+    mesh: Mapping[str, int]
 
     @property
     def num_bytes(self) -> int:
@@ -49,21 +56,31 @@ class ShardingReport:
         """Bytes on each local device."""
         return tuple(sum(column) for column in zip(*(v.device_bytes for v in self.variables), strict=True))
 
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Table | str]:
-        # Layers that differ by a number only share a line.
+    def _groups(self) -> list[tuple[str, list[VariablePlacement]]]:
+        """Returns the variables under their names; layers that differ by a number only are one group."""
         groups: dict[tuple[Any, ...], list[VariablePlacement]] = {}
         for variable in self.variables:
             key = (re.sub(r"\d+", "*", variable.path), variable.shape, variable.axes, variable.reason)
             groups.setdefault(key, []).append(variable)
+        return [(key[0] if len(group) > 1 else group[0].path, group) for key, group in groups.items()]
+
+    def to_svg(self) -> str:
+        """Returns a picture of what lives where, scalars left out."""
+        rows = [(name, group[0].shape, group[0].axes) for name, group in self._groups() if group[0].shape]
+        return to_svg(rows, self.mesh)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Table | str]:
         table = Table()
         table.add_column("variable", overflow="fold")
         for header in ("number", "shape", "split over", "bytes a device", "why whole"):
             table.add_column(header, justify="right" if header in ("number", "bytes a device") else "left")
-        for (path, shape, axes, reason), group in groups.items():
-            name = path if len(group) > 1 else group[0].path
-            share = sum(max(variable.device_bytes) for variable in group)
-            split = ", ".join(axis or "-" for axis in axes) if any(axes) else ""
-            table.add_row(name, str(len(group)), str(shape), split, f"{share:,}", reason)
+        for name, group in self._groups():
+            first, share = group[0], sum(max(variable.device_bytes) for variable in group)
+            split = ", ".join(axis or "-" for axis in first.axes) if any(first.axes) else ""
+            table.add_row(name, str(len(group)), str(first.shape), split, f"{share:,}", first.reason)
         yield table
         shares = ", ".join(f"{size:,}" for size in dict.fromkeys(self.device_bytes))
         count = len(self.device_bytes)
@@ -72,6 +89,10 @@ class ShardingReport:
             f"{self.num_bytes:,} bytes; on each of {count} devices {shares}, that is {part:.1%} "
             f"(1/{count} is {1 / count:.1%})"
         )
+
+    def __repr__(self) -> str:
+        share = max(self.device_bytes, default=0)
+        return f"<{len(self.variables)} variables on {self.mesh}: {self.num_bytes:,} bytes, {share:,} on a device>"
 
     def __str__(self) -> str:
         return "\n".join(
@@ -86,7 +107,7 @@ def sharding_report(model: Any) -> ShardingReport:
     Raises:
         UnsupportedError: The model was not built under the mesh strategy.
     """
-    strategy = getattr(model, "distribute_strategy", None)
+    strategy: Any = getattr(model, "distribute_strategy", None)
     rules = getattr(strategy, "rules", None)
     if rules is None:
         raise UnsupportedError(
@@ -95,7 +116,7 @@ def sharding_report(model: Any) -> ShardingReport:
         )
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
-    return ShardingReport(tuple(_placement(variable, rules) for variable in variables))
+    return ShardingReport(tuple(_placement(variable, rules) for variable in variables), strategy.axes)
 
 
 def _placement(variable: Any, rules: Any) -> VariablePlacement:

@@ -74,7 +74,7 @@ class Layout:
         automatic = strategy.rules.axes_of
         strategy.rules.axes_of = lambda path, shape: (
             automatic(path, shape)
-            if re.search("attention|bert|token_embedding", path)
+            if re.search("attention|bert|transformer|_embedding", path)
             else split_last(shape, dict(self.mesh).get("model", 1))
         )
         strategy.check_model = lambda model: None
@@ -114,5 +114,6 @@ LAYOUTS = {
         Layout("workers_2x2", "multi_worker_mirrored", num_processes=2, devices=2),
         Layout("mesh_2x2", "mesh", mesh=(("batch", 2), ("model", 2))),
         Layout("mesh_2x2_sharded", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="weights"),
+        Layout("mesh_workers_2x2", "mesh", num_processes=2, mesh=(("batch", 2), ("model", 2))),
     )
 }

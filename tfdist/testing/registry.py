@@ -23,7 +23,7 @@ CaseFunction = Callable[..., Mapping[str, Any]]
 # Layouts on which the tests run a case; the page docs/parity.md has every case on all of WIDE.
 NARROW = ("mirrored_2", "workers_2x1")
 BASE = ("one_device", "mirrored_2", "workers_2x1")
-MESHES = ("mesh_2x2", "mesh_2x2_sharded")
+MESHES = ("mesh_2x2", "mesh_2x2_sharded", "mesh_workers_2x2")
 WIDE = ("one_device", "mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
 
 # Functions whose cases are measured on meshes. Left out are those about several processes or collectives by hand, and

@@ -57,7 +57,8 @@ not end. An empty cell is not run. The last batch of an epoch is smaller than th
 
 Layouts: `stock_*` are TensorFlow's own strategies; `mirrored_N` has N devices; `workers_PxD` has P processes
 with D devices each, on loopback; `mesh_2x2` splits batches over two devices and transformers by heads and columns, or
-else whatever divides, over two others, and `mesh_2x2_sharded` weights over all four. CPU devices throughout."""
+else whatever divides, over two others, `mesh_2x2_sharded` weights over all four, and `mesh_workers_2x2` has two of
+the four in each of two processes. CPU devices throughout."""
 
 
 def cell_text(cell: Cell | None) -> str:

@@ -17,10 +17,25 @@ def test_a_plan_of_a_named_model(capsys, monkeypatch):
 
 def test_rules_from_a_file(tmp_path, capsys):
     (tmp_path / "rules.yaml").write_text("logits/kernel$: [model, null]\n")
-    arguments = ["plan", "--model", "mlp", "--mesh", "model=4", "--optimizer", "none"]
+    picture = tmp_path / "mlp.svg"
+    arguments = [
+        "plan",
+        "--model",
+        "mlp",
+        "--mesh",
+        "model=4",
+        "--optimizer",
+        "none",
+        "--picture",
+        str(picture),
+    ]
     assert main([*arguments, "--layout", str(tmp_path / "rules.yaml")]) == 0
     # 784 x 256 and its bias are whole.
     assert f"{(784 * 256 + 256 + 64 * 10 + 10) * 4:,}" in capsys.readouterr().out
+    # Four devices, four variables: a frame for each, and rows in quarters where the logits' kernel is.
+    drawn = picture.read_text()
+    assert drawn.count('fill="none"') == 16
+    assert drawn.count('height="5.5"') == 4
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ GOOD = record(text=["a"], label=["x"])
         (TEXT, record(text=[b"a\xff"], label=["x"]), ["byte 1 of 'text' is not valid UTF-8"]),
         (TOKENS, record(tokens=["a", "b"], tags=["O"]), ["2 tokens and 1 tags"]),
     ],
+    # Not the bytes, whose order of keys changes from process to process.
+    ids=["no record", "no label", "two texts", "a number", "no UTF-8", "two tokens"],
 )
 def test_bad_record(tmp_path: Path, task: str, bad: bytes, parts: list[str]) -> None:
     good = GOOD if task == TEXT else record(tokens=["a"], tags=["O"])

@@ -1,0 +1,92 @@
+"""One mesh over two processes of two devices: weights, files and predictions are those of one device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfdist.testing.numerics import RELATIVE_TOLERANCE
+from tfdist.testing.processes import ProcessGroup, worker_environments
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(240)]
+
+LIMIT_S = 120
+
+SCRIPT = """
+import pathlib, sys
+
+import tfdist
+
+here, name = pathlib.Path(__file__).parent, sys.argv[1]
+options = {
+    "alone": None,
+    "mesh": {},
+    "shard_optimizer": {"shard_optimizer": True},
+    "shard_weights": {"shard_weights": True},
+}[name]
+rules = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}
+if options is None:
+    strategy = tfdist.create_strategy("one_device")
+else:
+    strategy = tfdist.create_strategy("mesh", mesh="batch=2,model=2", layout_map=rules, timeout_s=60, **options)
+
+import keras
+import numpy as np
+from tfdist.runtime.process import process_index
+
+keras.utils.set_random_seed(0)
+generator = np.random.default_rng(0)
+rows, labels = generator.standard_normal((21, 8)).astype("float32"), generator.integers(0, 4, 21)
+with strategy.scope():
+    up, down = keras.layers.Dense(16, "tanh", name="up"), keras.layers.Dense(4, name="down")
+    model = keras.Sequential([keras.Input((8,)), up, keras.layers.Dropout(0.3), down])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+checkpoint = keras.callbacks.ModelCheckpoint(str(here / f"{name}.keras"))
+history = model.fit(rows, labels, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[checkpoint]).history
+found = [*model.get_weights(), model.predict(rows, verbose=0), *map(np.asarray, history.values())]
+np.savez(here / f"{name}.{process_index()}.npz", *found)
+if options is not None:
+    print("bytes", up.kernel.value.device_bytes())
+"""
+
+
+def run(folder: Path, name: str, num_processes: int) -> list[str]:
+    """Runs the script and returns the outputs of its processes."""
+    script = folder / "train.py"
+    script.write_text(SCRIPT)
+    logs = [folder / f"{name}.{index}.txt" for index in range(num_processes)]
+    environments = worker_environments(num_processes) if num_processes > 1 else [{}]
+    codes = ProcessGroup([sys.executable, str(script), name], environments, logs).wait(LIMIT_S)
+    outputs = [log.read_text(errors="replace") for log in logs]
+    assert codes == [0] * num_processes, outputs[0][-3000:]
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    folder = tmp_path_factory.mktemp("alone")
+    run(folder, "alone", 1)
+    return dict(np.load(folder / "alone.0.npz"))
+
+
+# The kernel of 8 x 16 float32 is split over model, and with its rows over batch where weights are sharded.
+@pytest.mark.parametrize(
+    ("name", "kernel_bytes"), [("mesh", 256), ("shard_optimizer", 256), ("shard_weights", 128)]
+)
+def test_two_processes_are_one_device(tmp_path, alone, name, kernel_bytes):
+    outputs = run(tmp_path, name, 2)
+    for index, output in enumerate(outputs):
+        assert f"bytes [{kernel_bytes}, {kernel_bytes}]" in output
+        found = np.load(tmp_path / f"{name}.{index}.npz")
+        for key, expected in alone.items():
+            np.testing.assert_allclose(found[key], expected, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)
+    import keras
+
+    loaded = keras.models.load_model(tmp_path / f"{name}.keras")
+    for weight, expected in zip(loaded.get_weights(), alone.values(), strict=False):
+        np.testing.assert_allclose(weight, expected, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)
+    assert int(loaded.optimizer.iterations) == 6
