@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices-per-worker", type=int, metavar="N", help="devices of each worker for multi_worker_mirrored"
     )
+    parser.add_argument("--mesh", metavar="AXES", help="axes and sizes for mesh, as batch=2,model=2")
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="seconds that the workers wait for each other"
     )
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         args.strategy,
         devices=args.devices,
         devices_per_worker=args.devices_per_worker,
+        mesh=args.mesh,
         timeout_s=args.timeout,
     )
     result = self_test(strategy)

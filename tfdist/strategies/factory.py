@@ -23,6 +23,8 @@ _STRATEGIES = {
     "tpu": ("tfdist.strategies.tpu", "tpu"),
 }
 
+_EXAMPLES = {"mesh": "mesh={'batch': 2, 'model': 2}"}
+
 
 def list_strategies() -> list[str]:
     """Returns the names that `create_strategy` takes."""
@@ -55,7 +57,18 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
                 f"the strategy {name!r} has no option {option!r}; it takes {allowed or 'none'}."
                 f"{did_you_mean(option, allowed)}"
             )
+    _check_given(name, build, options)
     strategy = build(**options)
     apply_patches()
     set_callback_adapter(adopt_callbacks)
     return strategy
+
+
+def _check_given(name: str, build: Any, options: dict[str, Any]) -> None:
+    for parameter in inspect.signature(build).parameters.values():
+        if parameter.default is inspect.Parameter.empty and parameter.name not in options:
+            example = _EXAMPLES.get(parameter.name, f"{parameter.name}=...")
+            raise ConfigError(
+                f"the strategy {name!r} needs the option {parameter.name!r}, which was not given. Say for example "
+                f"create_strategy({name!r}, {example})."
+            )

@@ -63,7 +63,7 @@ def _sum_error(strategy: tf.distribute.Strategy) -> float:
 
 def _model() -> keras.Model:
     tokens, features = keras.Input((3,), dtype="int32"), keras.Input((4,))
-    embedded = keras.layers.Flatten()(keras.layers.Embedding(11, 2)(tokens))
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(12, 2, name="embedding")(tokens))
     hidden = keras.layers.Dense(8, activation="tanh")(keras.layers.Concatenate()([embedded, features]))
     hidden = keras.layers.BatchNormalization(synchronized=True)(hidden)
     model = keras.Model([tokens, features], keras.layers.Dense(3)(hidden))

@@ -21,6 +21,11 @@ def test_unknown_name_is_refused_with_a_suggestion() -> None:
         tfdist.create_strategy("miror")
 
 
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(ConfigError, match="needs the option 'mesh'.*mesh={'batch': 2, 'model': 2}"):
+        tfdist.create_strategy("mesh")
+
+
 def test_unknown_option_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="no option 'device'.*'devices'.*Did you mean 'devices'"):
         tfdist.create_strategy("mirrored", device=2)
