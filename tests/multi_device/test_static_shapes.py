@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfdist._internals.registry import apply_patches
 from tfdist.errors import DataError
 from tfdist.strategies.mirrored import Mirrored
+from tfdist.log import warn_once
 from tfdist.testing.numerics import RELATIVE_TOLERANCE, relative_difference
 
 FEATURES, CLASSES, BATCH = 5, 3, 8
@@ -181,3 +182,14 @@ def test_batches_of_unknown_size_are_refused(pair: Any) -> None:
         model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(DataError, match="pad_batches"):
         model.fit(batches(), steps_per_epoch=2, verbose=0)
+
+
+def test_a_loss_that_would_count_padding_is_told(pair: Any, caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
+    with pair.scope():
+        model = plain_model()
+        model.compile("sgd", lambda y, predictions: keras.ops.mean(predictions))
+    x, y, _ = rows(9)
+    with caplog.at_level("WARNING", logger="tfdist"):
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+    assert "counts the rows that pad a smaller batch" in caplog.text
