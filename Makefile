@@ -22,7 +22,7 @@ train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUT
 	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
 test: $(INSTALLED)  ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint  ## format, lint, types, layers, and the quick tests
 	$(BIN)/python -m pytest -q --durations=5 -m "not slow" $(PURE_TESTS) tests/parity
