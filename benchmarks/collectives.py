@@ -18,7 +18,7 @@ from benchmarks import harness
 from benchmarks.overhead import set_patches, two_devices
 from benchmarks.workloads import Workload
 from tfdist._internals.extended import next_collective_key_base
-from tfdist.testing.inspection import traced_functions
+from tfdist.testing.inspection import is_collective, traced_functions
 
 BATCH = 8
 
@@ -68,9 +68,7 @@ def count(model: keras.Model, num_devices: int) -> dict[str, float]:
         for concrete in function._list_all_concrete_functions():
             graph = concrete.graph.as_graph_def()
             nodes = [*graph.node, *(node for one in graph.library.function for node in one.node_def)]
-            names = [node.op for node in nodes if node.op.startswith(("Collective", "Nccl"))]
-            # Assigning keys is bookkeeping of the graph, not communication.
-            counts.append(Counter(name for name in names if not name.startswith("CollectiveAssign")))
+            counts.append(Counter(node.op for node in nodes if is_collective(node.op)))
     largest = max(counts, key=Counter.total)
     return {name: number / num_devices for name, number in sorted(largest.items())}
 

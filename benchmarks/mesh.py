@@ -17,6 +17,7 @@ from benchmarks import harness
 from benchmarks.overhead import contestant
 from benchmarks.workloads import Workload, workloads
 from tfdist._internals.mesh_functions import expanded_functions
+from tfdist.testing.inspection import is_collective
 
 # Name -> options of the strategy.
 SHARDINGS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ def collectives(model: keras.Model, workload: Workload) -> dict[str, dict[str, i
     num_bytes: Counter[str] = Counter()
     for name, function in expanded_functions().items():
         for node in function.node_def if name not in before else ():
-            if node.op.startswith(("Collective", "Nccl")) and not node.op.startswith("CollectiveAssign"):
+            if is_collective(node.op):
                 (shape,) = node.attr["_output_shapes"].list.shape
                 number[node.op] += 1
                 num_bytes[node.op] += tf.as_dtype(node.attr["T"].type).size * math.prod(

@@ -59,8 +59,8 @@ def run(folder: Path, name: str, num_processes: int) -> list[str]:
     script = folder / "train.py"
     script.write_text(SCRIPT)
     logs = [folder / f"{name}.{index}.txt" for index in range(num_processes)]
-    environments = worker_environments(num_processes) if num_processes > 1 else [{}]
-    codes = ProcessGroup([sys.executable, str(script), name], environments, logs).wait(LIMIT_S)
+    command = [sys.executable, str(script), name]
+    codes = ProcessGroup(command, worker_environments(num_processes), logs).wait(LIMIT_S)
     outputs = [log.read_text(errors="replace") for log in logs]
     assert codes == [0] * num_processes, outputs[0][-3000:]
     return outputs

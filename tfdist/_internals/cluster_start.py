@@ -26,8 +26,7 @@ def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
     Raises:
         ClusterError: TensorFlow already runs in this process, or this task's port is taken.
     """
-    jobs = {job: addresses for job, addresses in cluster.jobs.items() if job in ("chief", "worker")}
-    _configure_coordination(cluster, jobs, timeout_s)
+    _configure_coordination(cluster, cluster.training_jobs, timeout_s)
 
 
 def _configure_coordination(
@@ -54,7 +53,6 @@ def _configure_coordination(
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))
             for job, addresses in jobs.items()
-            if addresses
         ],
     )
 

@@ -15,7 +15,7 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.coordination import agree
 from tfdist._internals.mesh_variable import place
-from tfdist._internals.replica_batch import ReplicaBatch
+from tfdist._internals.replica_batch import ReplicaBatch, auto_sharding_is_off
 from tfdist.errors import DataError, UnsupportedError
 from tfdist.runtime.process import num_processes
 
@@ -82,8 +82,7 @@ class MeshBatches:
         if num_processes() > 1:
             # Each process reads whole global batches and gives its devices their rows.
             agree("the number of batches", num_batches)
-            policy = dataset.options().experimental_distribute.auto_shard_policy
-            if policy == tf.data.experimental.AutoShardPolicy.OFF:
+            if auto_sharding_is_off(dataset):
                 raise UnsupportedError(
                     "auto-sharding is off for this dataset, which says that every process has batches of its own; a "
                     "mesh needs whole global batches, the same in every process. Leave auto-sharding on."

@@ -13,17 +13,12 @@ from keras.src.backend.tensorflow import core as backend_core
 from keras.src.backend.tensorflow import numpy as backend_numpy
 
 from tfdist._internals.registry import Patch
-from tfdist._internals.replica_step import current_step
-
-
-def _on_mesh() -> bool:
-    step = current_step()
-    return step is not None and step.everywhere is not None
+from tfdist._internals.replica_step import on_mesh
 
 
 def _flip(stock: Any) -> Any:
     def flip(x: Any, axis: Any = None) -> Any:
-        if not _on_mesh():
+        if not on_mesh():
             return stock(x, axis)
         x = tf.convert_to_tensor(x)
         axes = range(x.shape.rank) if axis is None else (axis if isinstance(axis, list | tuple) else [axis])
@@ -37,7 +32,7 @@ def _flip(stock: Any) -> Any:
 def _diag(stock: Any) -> Any:
     def diag(x: Any, k: int = 0) -> Any:
         x = tf.convert_to_tensor(x)
-        if not _on_mesh() or x.shape.rank != 2 or k != 0:
+        if not on_mesh() or x.shape.rank != 2 or k != 0:
             return stock(x, k)
         rows, columns = x.shape
         return tf.gather(tf.reshape(x, [-1]), tf.range(min(rows, columns)) * (columns + 1))
@@ -47,7 +42,7 @@ def _diag(stock: Any) -> Any:
 
 def _scatter(stock: Any) -> Any:
     def scatter(indices: Any, values: Any, shape: Any) -> Any:
-        return stock(tf.cast(indices, tf.int32) if _on_mesh() else indices, values, shape)
+        return stock(tf.cast(indices, tf.int32) if on_mesh() else indices, values, shape)
 
     return scatter
 

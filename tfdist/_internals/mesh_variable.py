@@ -118,7 +118,12 @@ class MeshVariable(d_variable.DVariable):
 
     def device_bytes(self) -> list[int]:
         """Returns the bytes that each local device holds, measured on the pieces themselves."""
-        return [int(piece.numpy().nbytes) for piece in dtensor.unpack(self._pieces())]
+        return [piece.dtype.size * math.prod(piece.shape) for piece in dtensor.unpack(self._pieces())]
+
+    @property
+    def axes(self) -> tuple[str | None, ...]:
+        """The mesh axis that splits each dimension as it is stored, or None."""
+        return tuple(None if axis == dtensor.UNSHARDED else axis for axis in self.layout.sharding_specs)
 
     def _on_mesh(self, value: Any) -> Any:
         if not tf.executing_eagerly():

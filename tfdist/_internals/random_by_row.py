@@ -11,7 +11,7 @@ On a mesh every device draws for the whole batch likewise and keeps its part: DT
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import random as backend_random
@@ -21,8 +21,15 @@ from tfdist._internals.replica_step import ReplicaStep, RowPosition, current_ste
 from tfdist.errors import UnsupportedError
 
 
-def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+def _draws_by_row(step: ReplicaStep | None) -> TypeGuard[ReplicaStep]:
+    return step is not None and (step.everywhere is not None or step.rows is not None)
+
+
+def _draw(step: ReplicaStep, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
     """Returns this replica's rows of `draw(shape of the global batch)`."""
+    if step.everywhere is not None:
+        return step.everywhere(draw(shape))
+    rows = cast(RowPosition, step.rows)
     if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
         with step.drawing_by_row():
             return draw(shape)
@@ -48,11 +55,9 @@ def _draw(step: ReplicaStep, rows: RowPosition, shape: Any, draw: Callable[[Any]
 def _by_row(stock: Any) -> Any:
     def draw_for_rows(shape: Any, *args: Any, **kwargs: Any) -> Any:
         step = current_step()
-        if step is not None and step.everywhere is not None:
-            return step.everywhere(stock(shape, *args, **kwargs))
-        if step is None or step.rows is None:
+        if not _draws_by_row(step):
             return stock(shape, *args, **kwargs)
-        return _draw(step, step.rows, shape, lambda whole: stock(whole, *args, **kwargs))
+        return _draw(step, shape, lambda whole: stock(whole, *args, **kwargs))
 
     return draw_for_rows
 
@@ -60,20 +65,11 @@ def _by_row(stock: Any) -> Any:
 def _dropout_by_row(stock: Any) -> Any:
     def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
         step = current_step()
-        everywhere, rows = (step.everywhere, step.rows) if step is not None else (None, None)
-        if step is None or (everywhere is None and rows is None) or rate in (0.0, 1.0):
+        if not _draws_by_row(step) or rate in (0.0, 1.0):
             return stock(inputs, rate, noise_shape, seed)
-
-        # What dropout makes of ones: 0 where it drops, the scale of what is left elsewhere.
-        def of_ones(shape: Any) -> tf.Tensor:
-            return stock(tf.ones(shape, inputs.dtype), rate, None, seed)
-
         shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
-        if everywhere is not None:
-            kept = everywhere(of_ones(shape))
-        else:
-            assert rows is not None
-            kept = _draw(step, rows, shape, of_ones)
+        # What dropout makes of ones: 0 where it drops, the scale of what is left elsewhere.
+        kept = _draw(step, shape, lambda whole: stock(tf.ones(whole, inputs.dtype), rate, None, seed))
         return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
 
     return dropout

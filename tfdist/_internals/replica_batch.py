@@ -122,7 +122,12 @@ class DistributedBatches:
         if strategy.static_shapes:
             self._padded_size = _padded_size(dataset, batch_size, strategy.num_replicas_in_sync)
         several_workers = strategy.num_replicas_in_sync > self._num_local
-        self._own_shares = several_workers and _auto_sharding_is_off(dataset)
+        self._own_shares = several_workers and auto_sharding_is_off(dataset)
+        if self._own_shares:
+            warn_once(
+                "auto-sharding is off for this dataset: each worker's batches are taken as its own part of the global "
+                "batch, which is as large as all of them together."
+            )
         self._missing_batches = 0
         self.element_spec = dataset.element_spec
         self.num_batches = num_batches
@@ -172,15 +177,10 @@ class DistributedBatches:
         return dataset.flat_map(pieces)
 
 
-def _auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:
+def auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:
+    """Returns whether the dataset says that every process has batches of its own."""
     policy = dataset.options().experimental_distribute.auto_shard_policy
-    off = policy == tf.data.experimental.AutoShardPolicy.OFF
-    if off:
-        warn_once(
-            "auto-sharding is off for this dataset: each worker's batches are taken as its own part of the global "
-            "batch, which is as large as all of them together."
-        )
-    return off
+    return bool(policy == tf.data.experimental.AutoShardPolicy.OFF)
 
 
 def _longest(dataset: tf.data.Dataset) -> int | None:

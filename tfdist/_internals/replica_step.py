@@ -187,6 +187,12 @@ def current_step() -> ReplicaStep | None:
     return getattr(_current, "step", None)
 
 
+def on_mesh() -> bool:
+    """Returns whether the current step is one program over the devices of a mesh."""
+    step = current_step()
+    return step is not None and step.everywhere is not None
+
+
 @contextmanager
 def replica_step(step: ReplicaStep) -> Iterator[ReplicaStep]:
     """Makes `step` the current one of this thread."""

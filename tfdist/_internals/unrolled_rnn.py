@@ -11,14 +11,13 @@ from typing import Any
 from keras.src import backend
 
 from tfdist._internals.registry import Patch
-from tfdist._internals.replica_step import current_step
+from tfdist._internals.replica_step import on_mesh
 from tfdist.errors import UnsupportedError
 
 
 def _unrolled(stock: Any) -> Any:
     def rnn(step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        step = current_step()
-        if step is None or step.everywhere is None:
+        if not on_mesh():
             return stock(step_function, inputs, *args, **kwargs)
         length = inputs.shape[0 if kwargs.get("time_major") else 1]
         if length is None:

@@ -23,22 +23,16 @@ def build_valueless(
     references: dict[str, Any] = {}
     # Keras gives every variable on this list a value at the end of the next stateless scope.
     waiting = global_state.get_global_attribute(_WAITING, [])
+    global_state.set_global_attribute(_WAITING, [])
     try:
-        return _built(build, optimizer, references), references
+        with keras.StatelessScope(initialize_variables=False):
+            model = build()
+            if optimizer is not None:
+                _note_references(optimizer, references)
+                optimizer.build(model.trainable_variables)
     finally:
         global_state.set_global_attribute(_WAITING, waiting)
-
-
-def _built(
-    build: Callable[[], keras.Model], optimizer: keras.optimizers.Optimizer | None, references: dict[str, Any]
-) -> keras.Model:
-    global_state.set_global_attribute(_WAITING, [])
-    with keras.StatelessScope(initialize_variables=False):
-        model = build()
-        if optimizer is not None:
-            _note_references(optimizer, references)
-            optimizer.build(model.trainable_variables)
-    return model
+    return model, references
 
 
 def _note_references(optimizer: Any, references: dict[str, Any]) -> None:

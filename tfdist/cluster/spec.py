@@ -83,6 +83,11 @@ class ClusterInfo:
         return {job: addresses for job, addresses in jobs.items() if addresses}
 
     @property
+    def training_jobs(self) -> dict[str, tuple[str, ...]]:
+        """Addresses of the jobs that train, by name."""
+        return {job: addresses for job, addresses in self.jobs.items() if job in ("chief", "worker")}
+
+    @property
     def num_processes(self) -> int:
         """Number of processes that train: the workers, and the chief where it is a task of its own."""
         return len(self.training_addresses)

@@ -21,8 +21,8 @@ from tfdist.errors import UnsupportedError
 from tfdist.runtime import process
 
 
-class WorkerProcess:
-    """Mixin that says which process of a strategy this is."""
+class Distributed:
+    """Mixin of every strategy that `fit` sees: which process this is, and the seeds of its steps."""
 
     @property
     def process_index(self) -> int:
@@ -39,8 +39,12 @@ class WorkerProcess:
         """Whether this process writes files and shows the progress bar."""
         return process.is_chief()
 
+    def prepare_seeds(self) -> None:
+        """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
+        keras_state.adopt_seed_generator(self)
 
-class DataParallel(WorkerProcess):
+
+class DataParallel(Distributed):
     """Mixin for strategies whose replicas each hold the whole model and a share of every batch.
 
     Attributes:
@@ -56,10 +60,6 @@ class DataParallel(WorkerProcess):
     def cuts_batches(self) -> bool:
         """Whether `fit` needs `distribute_batches`; one replica without padding takes the dataset as it is."""
         return self.static_shapes or self.num_replicas_in_sync > 1  # type: ignore[attr-defined]
-
-    def prepare_seeds(self) -> None:
-        """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
-        keras_state.adopt_seed_generator(self)
 
     def flag(self, value: float) -> tf.Tensor:
         """Returns a value of this process's that a step sums over all."""

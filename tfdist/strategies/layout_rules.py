@@ -192,9 +192,16 @@ class Placement:
     """
 
     rules: LayoutRules
-    mesh: Mapping[str, int]
+    mesh: dict[str, int]
     shard_optimizer: bool = False
     shard_weights: bool = False
+
+    @classmethod
+    def create(cls, mesh: Any, layout_map: Any, shard_optimizer: bool, shard_weights: bool) -> Placement:
+        """Returns the placement for what a user gives, of which a `keras.distribution` object brings its rules."""
+        sizes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
+        rules = LayoutRules(getattr(mesh, "_layout_map", layout_map), sizes)
+        return cls(rules, sizes, shard_optimizer, shard_weights)
 
     def __post_init__(self) -> None:
         for option in ("shard_optimizer", "shard_weights"):

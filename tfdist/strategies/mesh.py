@@ -30,13 +30,13 @@ from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.runtime.devices import local_devices
 from tfdist.runtime.process import set_process
-from tfdist.strategies.base import WorkerProcess
-from tfdist.strategies.layout_rules import LayoutRules, Placement, mesh_sizes
+from tfdist.strategies.base import Distributed
+from tfdist.strategies.layout_rules import Placement
 
 _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 
 
-class Mesh(WorkerProcess, tf.distribute.Strategy):
+class Mesh(Distributed, tf.distribute.Strategy):
     """Data and tensor parallelism, and sharded state, under plain Keras `fit`.
 
     One program runs on all devices: to Keras there is one replica, the whole batch. Variables are made in their
@@ -57,7 +57,6 @@ class Mesh(WorkerProcess, tf.distribute.Strategy):
         ClusterError: Logical CPU devices are needed and TensorFlow already runs, or DTensor is not safe to use.
     """
 
-    static_shapes = False
     cuts_batches = True
 
     def __init__(
@@ -68,11 +67,8 @@ class Mesh(WorkerProcess, tf.distribute.Strategy):
         shard_weights: bool = False,
         timeout_s: float = 300.0,
     ) -> None:
-        # A keras.distribution.ModelParallel or DataParallel.
-        layout_map = getattr(mesh, "_layout_map", layout_map)
-        self.axes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
-        self.rules = LayoutRules(layout_map, self.axes)
-        self._placement = Placement(self.rules, self.axes, shard_optimizer, shard_weights)
+        self._placement = Placement.create(mesh, layout_map, shard_optimizer, shard_weights)
+        self.axes, self.rules = self._placement.mesh, self._placement.rules
         self._timeout_s = timeout_s
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
@@ -87,20 +83,13 @@ class Mesh(WorkerProcess, tf.distribute.Strategy):
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
     ) -> tuple[dtensor.Layout, dtensor.Layout]:
         if reference is not None and tuple(reference.shape) == shape:
-            axes = tuple(
-                None if axis == dtensor.UNSHARDED else axis for axis in reference.layout.sharding_specs
-            )
-            layout = self._layout(self._placement.of_slot(axes, shape))
+            layout = self._layout(self._placement.of_slot(reference.axes, shape))
             return layout, layout
         stored, computed = self._placement.of_variable(path, shape)
         return self._layout(stored), self._layout(computed)
 
     def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
         return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
-
-    def prepare_seeds(self) -> None:
-        """Makes what unseeded functions of `keras.random` draw from; no variable can be made inside a step."""
-        keras_state.adopt_seed_generator(self)
 
     def check_model(self, model: Any) -> None:
         """Raises if the layout does not fit the built model; once for each model.
@@ -112,7 +101,7 @@ class Mesh(WorkerProcess, tf.distribute.Strategy):
             return
         self._checked.add(model)
         self.rules.check_all_used([variable.path for variable in model.variables])
-        split = any("model" in variable.value.layout.sharding_specs for variable in model.trainable_variables)
+        split = any("model" in variable.value.axes for variable in model.trainable_variables)
         if self.axes.get("model", 1) > 1 and model.trainable_variables and not split:
             raise ConfigError(
                 f"the mesh {self.axes} has a model axis, and no variable of {model.name!r} is split over it, so that "
@@ -136,7 +125,9 @@ class Mesh(WorkerProcess, tf.distribute.Strategy):
         return step_limit(self._timeout_s)
 
     def flag(self, value: float) -> tf.Tensor:
-        """Returns this process's value on each of its devices, to be summed in a step."""
+        """Returns this process's value to be summed in a step: with several processes, on each of its devices."""
+        if self.num_processes == 1:
+            return tf.constant(value)
         sizes = list(self.axes.values())
         return place(np.full(sizes, value, np.float32), dtensor.Layout(list(self.axes), self.mesh))
 

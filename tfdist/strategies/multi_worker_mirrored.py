@@ -75,7 +75,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
             implementation=_IMPLEMENTATIONS[communication], timeout_seconds=timeout_s
         )
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({job: list(addresses) for job, addresses in _jobs(cluster).items()}),
+            tf.train.ClusterSpec({job: list(addresses) for job, addresses in cluster.training_jobs.items()}),
             task_type=cluster.task_type,
             task_id=cluster.task_index,
             rpc_layer="grpc",
@@ -101,10 +101,6 @@ def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:
         )
     cluster.process_index  # noqa: B018 - raises for a task that takes no part in training
     return cluster
-
-
-def _jobs(cluster: ClusterInfo) -> dict[str, tuple[str, ...]]:
-    return {job: addresses for job, addresses in cluster.jobs.items() if job in ("chief", "worker")}
 
 
 def _check_devices(devices_per_worker: Any, gpus: int) -> None:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfdist._internals.valueless import build_valueless
-from tfdist.strategies.layout_rules import Axes, LayoutRules, Placement, local_shape, mesh_sizes
+from tfdist.strategies.layout_rules import Axes, Placement, local_shape
 from tfdist.strategies.sharding_report import ShardingReport, VariablePlacement
 
 
@@ -37,9 +37,8 @@ def plan_sharding(
     Raises:
         ConfigError: A mesh or rule that does not fit the model.
     """
-    sizes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
-    rules = LayoutRules(getattr(mesh, "_layout_map", layout_map), sizes)
-    placement = Placement(rules, sizes, shard_optimizer, shard_weights)
+    placement = Placement.create(mesh, layout_map, shard_optimizer, shard_weights)
+    rules, sizes = placement.rules, placement.mesh
     model, references = build_valueless(build, optimizer)
     stored = {v.path: placement.of_variable(v.path, tuple(v.shape))[0] for v in model.variables}
     rules.check_all_used(list(stored))

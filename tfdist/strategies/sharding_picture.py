@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 
-Axes = tuple[str | None, ...]
+from tfdist.strategies.layout_rules import Axes
 
 _SQUARE, _GAP, _LABEL, _HEAD = 22, 8, 470, 44
 

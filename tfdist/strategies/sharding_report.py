@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from tfdist.errors import UnsupportedError
+from tfdist.strategies.layout_rules import Axes
 from tfdist.strategies.sharding_picture import to_svg
 
 
@@ -28,7 +30,7 @@ class VariablePlacement:
 
     path: str
     shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
+    axes: Axes
     num_bytes: int
     device_bytes: tuple[int, ...]
     reason: str
@@ -120,12 +122,10 @@ def sharding_report(model: Any) -> ShardingReport:
 
 
 def _placement(variable: Any, rules: Any) -> VariablePlacement:
-    layout = variable.value.layout
-    axes = tuple(None if axis == "unsharded" else axis for axis in layout.sharding_specs)
-    shape = tuple(variable.shape)
+    placed, shape = variable.value, tuple(variable.shape)
     why = rules.replicated.get(variable.path, "as the variable it belongs to")
-    reason = "" if any(axes) or not shape else why
-    size = variable.value.dtype.size
-    for dimension in shape:
-        size *= dimension
-    return VariablePlacement(variable.path, shape, axes, size, tuple(variable.value.device_bytes()), reason)
+    reason = "" if any(placed.axes) or not shape else why
+    num_bytes = placed.dtype.size * math.prod(shape)
+    return VariablePlacement(
+        variable.path, shape, placed.axes, num_bytes, tuple(placed.device_bytes()), reason
+    )

@@ -60,9 +60,11 @@ def count_collectives(model: Any) -> int:
     return max(counts)
 
 
+def is_collective(op: str) -> bool:
+    """Returns whether an operation of this type communicates; assigning keys is bookkeeping of the graph."""
+    return op.startswith(("Collective", "Nccl")) and not op.startswith("CollectiveAssign")
+
+
 def _collectives(graph: Any) -> int:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    # Assigning group and instance keys is bookkeeping of the graph, not communication.
-    return sum(
-        node.op.startswith("Collective") and not node.op.startswith("CollectiveAssign") for node in nodes
-    )
+    return sum(is_collective(node.op) for node in nodes)

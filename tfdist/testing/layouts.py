@@ -23,7 +23,7 @@ class Layout:
         num_processes: Worker processes, on loopback.
         devices: Logical CPU devices in each process.
         stock: Whether the strategy is TensorFlow's own instead of tfdist's.
-        mesh: Axes and sizes of a mesh; its devices are those of one process, and one replica to Keras.
+        mesh: Axes and sizes of a mesh, shared by the processes; it is one replica to Keras.
         sharded: What the batch axis of a mesh splits too.
     """
 

@@ -26,38 +26,6 @@ BASE = ("one_device", "mirrored_2", "workers_2x1")
 MESHES = ("mesh_2x2", "mesh_2x2_sharded", "mesh_workers_2x2")
 WIDE = ("one_device", "mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
 
-# Functions whose cases are measured on meshes. Left out are those about several processes or collectives by hand, and
-# inputs that have no layout (text, ragged, sparse), which the strategy refuses.
-ON_MESHES = frozenset(
-    (
-        *("sequential", "functional", "subclassed", "embedding", "optimizer", "attention"),
-        *("bert", "keras_hub_backbone", "uneven_rest", "odd_batch", "uneven_optimizer", "uneven_embedding"),
-        *(
-            "reduction",
-            "class_weight",
-            "masked",
-            "timestep_weights",
-            "scalar_loss",
-            "compute_loss_override",
-            "train_step_override",
-            "add_loss",
-        ),
-        *(
-            "penalty",
-            "weight_decay",
-            "clipping",
-            "clipping_uneven",
-            "accumulation_uneven",
-            "poisoned_row",
-            "growing_scale",
-            "average",
-        ),
-        *("synchronized", "random_by_row", "unseeded_random", "built_in_metrics", "reported_loss"),
-        *("predict", "predict_structures", "on_batch", "evaluate", "steps_per_execution", "mixed_precision"),
-        *("saved_here_continued_alone", "saved_alone_continued_here", "resumed_within_an_epoch"),
-    )
-)
-
 
 @dataclass(frozen=True)
 class Case:
@@ -99,6 +67,7 @@ def case(
     *,
     each: Iterable[str] | None = None,
     layouts: tuple[str, ...] = BASE,
+    meshes: bool = False,
     stock_workers: bool = False,
     limit_s: float = 60.0,
     quick: bool = False,
@@ -110,6 +79,8 @@ def case(
         oracle: The invariant that the case checks.
         each: Items that the function is called with after the context, one case for each.
         layouts: Names of the tfdist layouts that the tests run it on.
+        meshes: Whether it is measured on meshes too. Not: those about collectives by hand, and inputs that have no
+            layout (text, ragged, sparse), which the strategy refuses.
         stock_workers: Whether stock MultiWorkerMirrored runs it too (nearly everything there crashes).
         limit_s: Seconds after which it counts as hanging.
         quick: Whether it belongs to the quick subset.
@@ -130,15 +101,15 @@ def case(
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
             run = function if item is None else _with_item(function, item)
-            meshes = MESHES if function.__name__ in ON_MESHES else ()
-            on_mesh = meshes[:1] if quick or layouts == WIDE else ()
+            measured_meshes = MESHES if meshes else ()
+            tested_meshes = measured_meshes[:1] if quick or layouts == WIDE else ()
             _CASES[name] = Case(
                 name,
                 oracle,
                 title,
                 run,
-                (*stock, *WIDE, *meshes),
-                (*layouts, *on_mesh),
+                (*stock, *WIDE, *measured_meshes),
+                (*layouts, *tested_meshes),
                 limit_s,
                 quick,
                 requires,

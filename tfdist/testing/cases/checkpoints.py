@@ -29,7 +29,7 @@ def _fit(model: keras.Model) -> None:
     model.fit(*tiny.rows(25), batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
 
 
-@case("O21", layouts=WIDE)
+@case("O21", layouts=WIDE, meshes=True)
 def saved_here_continued_alone(context: Context) -> dict[str, Any]:
     """Train in the scope, save `.keras`, load and train on without a strategy; also `.weights.h5`."""
     model = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
@@ -46,7 +46,7 @@ def saved_here_continued_alone(context: Context) -> dict[str, Any]:
     return found | {f"weights/h5 {i}": value for i, value in enumerate(other.get_weights())}
 
 
-@case("O21", layouts=WIDE)
+@case("O21", layouts=WIDE, meshes=True)
 def saved_alone_continued_here(context: Context) -> dict[str, Any]:
     """Train without a strategy, save `.keras`, load and train on in the scope."""
     path = context.folder / "model.keras"

@@ -82,7 +82,7 @@ class StepWithComputeLoss(ScalarLoss):
         return self.compute_metrics(features, labels, predictions)
 
 
-@case("O4", each=COUNTS, quick=True)
+@case("O4", each=COUNTS, quick=True, meshes=True)
 def scalar_loss(context: Context, count: str) -> dict[str, Any]:
     """A loss function that returns one scalar."""
     return tiny.fitted(
@@ -98,13 +98,13 @@ def row_loss(context: Context) -> dict[str, Any]:
     )
 
 
-@case("O4", each=COUNTS)
+@case("O4", each=COUNTS, meshes=True)
 def compute_loss_override(context: Context, count: str) -> dict[str, Any]:
     """A model that overrides compute_loss with a scalar."""
     return tiny.fitted(context, tiny.compiled(context, ScalarLoss, _sgd, loss=lambda: None), COUNTS[count])
 
 
-@case("O4", each=COUNTS)
+@case("O4", each=COUNTS, meshes=True)
 def train_step_override(context: Context, count: str) -> dict[str, Any]:
     """A model that overrides train_step with its own tape and loss."""
     return tiny.fitted(context, tiny.compiled(context, OwnStep, _sgd, loss=lambda: None), COUNTS[count])
@@ -126,7 +126,7 @@ class MeanActivity(keras.layers.Layer):
         return inputs
 
 
-@case("O4", each=COUNTS)
+@case("O4", each=COUNTS, meshes=True)
 def add_loss(context: Context, count: str) -> dict[str, Any]:
     """A layer that adds a mean over the rows as a loss."""
     return tiny.fitted(context, tiny.compiled(context, lambda: tiny.mlp(MeanActivity)), COUNTS[count])
@@ -139,7 +139,7 @@ PENALTIES = {
 }
 
 
-@case("O5", each=PENALTIES)
+@case("O5", each=PENALTIES, meshes=True)
 def penalty(context: Context, name: str) -> dict[str, Any]:
     """Regularisers and constraints."""
     return tiny.fitted(context, tiny.compiled(context, PENALTIES[name], _sgd))
@@ -156,7 +156,7 @@ def penalties_uneven(context: Context) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, build, _sgd), 31)
 
 
-@case("O5", layouts=NARROW)
+@case("O5", layouts=NARROW, meshes=True)
 def weight_decay(context: Context) -> dict[str, Any]:
     """Weight decay of SGD."""
     model = tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.1, weight_decay=0.5))

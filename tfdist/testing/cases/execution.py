@@ -15,7 +15,7 @@ from tfdist.testing.inspection import count_collectives
 from tfdist.testing.registry import BASE, WIDE, case
 
 
-@case("O19", each=["2", "3"], layouts=WIDE)
+@case("O19", each=["2", "3"], layouts=WIDE, meshes=True)
 def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     """Several steps in one execution over five batches, the last one uneven; fit, evaluate and predict."""
     model = tiny.compiled(context, metrics=["accuracy"], steps_per_execution=int(steps))
@@ -168,7 +168,7 @@ class Noise(keras.layers.Layer):
         return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
 
 
-@case("O28", quick=True)
+@case("O28", quick=True, meshes=True)
 def unseeded_random(context: Context) -> dict[str, Any]:
     """A layer that draws from `keras.random` without a seed."""
     model = tiny.compiled(context, lambda: tiny.mlp(Noise))
@@ -182,7 +182,7 @@ def unseeded_random(context: Context) -> dict[str, Any]:
     }
 
 
-@case("O28", each=["mixed_float16", "mixed_bfloat16"])
+@case("O28", each=["mixed_float16", "mixed_bfloat16"], meshes=True)
 def mixed_precision(context: Context, policy: str) -> dict[str, Any]:
     """A mixed-precision model trains: finite, all steps applied, the same on all replicas."""
     keras.config.set_dtype_policy(policy)

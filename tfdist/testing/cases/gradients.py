@@ -15,14 +15,14 @@ from tfdist.testing.registry import WIDE, case
 CLIPPINGS = {"clipnorm": 0.05, "global_clipnorm": 0.05, "clipvalue": 0.02}
 
 
-@case("O6", each=CLIPPINGS, quick=True)
+@case("O6", each=CLIPPINGS, quick=True, meshes=True)
 def clipping(context: Context, name: str) -> dict[str, Any]:
     """A clipping bound that is active at every step."""
     model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, **{name: CLIPPINGS[name]}))
     return tiny.fitted(context, model)
 
 
-@case("O6", each=CLIPPINGS)
+@case("O6", each=CLIPPINGS, meshes=True)
 def clipping_uneven(context: Context, name: str) -> dict[str, Any]:
     """A clipping bound that is active at every step, uneven batches."""
     model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, **{name: CLIPPINGS[name]}))
@@ -50,7 +50,7 @@ def accumulation(context: Context, name: str) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 48)
 
 
-@case("O7", each=ACCUMULATIONS)
+@case("O7", each=ACCUMULATIONS, meshes=True)
 def accumulation_uneven(context: Context, name: str) -> dict[str, Any]:
     """Gradient accumulation over 9 batches, uneven batches, an update over the end of an epoch."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 29, epochs=3)
@@ -67,7 +67,7 @@ def accumulation_is_one_large_step(context: Context) -> dict[str, Any]:
     return found | {"true/one large step": all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)}
 
 
-@case("O8", layouts=WIDE)
+@case("O8", layouts=WIDE, meshes=True)
 def poisoned_row(context: Context) -> dict[str, Any]:
     """An infinite row on each replica in turn: the step is skipped everywhere and the scale halves once."""
     model = tiny.compiled(
@@ -85,7 +85,7 @@ def poisoned_row(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("O8")
+@case("O8", meshes=True)
 def growing_scale(context: Context) -> dict[str, Any]:
     """The loss scale doubles after the set number of finite steps."""
     model = tiny.compiled(
@@ -102,7 +102,7 @@ AVERAGES: dict[str, dict[str, Any]] = {
 }
 
 
-@case("O9", each=AVERAGES)
+@case("O9", each=AVERAGES, meshes=True)
 def average(context: Context, name: str) -> dict[str, Any]:
     """Moving average of the weights."""
     return tiny.fitted(

@@ -27,7 +27,7 @@ def sample_weights(count: int) -> np.ndarray:
     return weights
 
 
-@case("O3", each=REDUCTIONS)
+@case("O3", each=REDUCTIONS, meshes=True)
 def reduction(context: Context, name: str) -> dict[str, Any]:
     """Loss reduction with sample weights, uneven batches."""
     model = tiny.compiled(
@@ -50,7 +50,7 @@ def reduction_unweighted(context: Context, name: str) -> dict[str, Any]:
     return tiny.fitted(context, model, 31)
 
 
-@case("O3")
+@case("O3", meshes=True)
 def class_weight(context: Context) -> dict[str, Any]:
     """Class weights, uneven batches."""
     return tiny.fitted(context, tiny.compiled(context), 31, class_weight={0: 1.0, 1: 5.0, 2: 0.5})
@@ -78,7 +78,7 @@ def tagger(mask_zero: bool) -> keras.Model:
     return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
 
 
-@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight", "sum", "none"])
+@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight", "sum", "none"], meshes=True)
 def masked(context: Context, name: str) -> dict[str, Any]:
     """Padding mask with very different counts of valid steps, uneven batches."""
     model = tiny.compiled(
@@ -93,7 +93,7 @@ def masked(context: Context, name: str) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight"])
+@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight"], meshes=True)
 def timestep_weights(context: Context, name: str) -> dict[str, Any]:
     """A weight for every step of every row, uneven batches."""
     model = tiny.compiled(

@@ -58,7 +58,7 @@ GROUPS = {
 }
 
 
-@case("O14", each=GROUPS, layouts=WIDE)
+@case("O14", each=GROUPS, layouts=WIDE, meshes=True)
 def built_in_metrics(context: Context, group: str) -> dict[str, Any]:
     """Metrics, also weighted, of every epoch, every batch, validation and evaluation; uneven batches."""
     with context.scope():
@@ -90,7 +90,7 @@ def built_in_metrics(context: Context, group: str) -> dict[str, Any]:
     return found | {f"metrics/evaluate {name}": value for name, value in evaluated.items()}
 
 
-@case("O15", quick=True)
+@case("O15", quick=True, meshes=True)
 def reported_loss(context: Context) -> dict[str, Any]:
     """The loss of an epoch without learning is the mean over rows that numpy gives, uneven batches."""
     model = tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.0))
@@ -111,7 +111,7 @@ def numpy_evaluation(model: keras.Model, features: np.ndarray, labels: np.ndarra
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
-@case("O18", each=["1", "3", "33", "37", "48"], layouts=BASE, stock_workers=True)
+@case("O18", each=["1", "3", "33", "37", "48"], layouts=BASE, stock_workers=True, meshes=True)
 def evaluate(context: Context, count: str) -> dict[str, Any]:
     """Evaluation of 1 to 48 rows against numpy; the same on every worker."""
     model = tiny.compiled(context, metrics=["accuracy"])

@@ -43,7 +43,7 @@ def replicas_each_epoch(context: Context) -> dict[str, Any]:
     return found | {"zero/each epoch": np.asarray(spread.spreads)}
 
 
-@case("O11", each=["24", "25", "31"])
+@case("O11", each=["24", "25", "31"], meshes=True)
 def synchronized(context: Context, count: str) -> dict[str, Any]:
     """Synchronized batch normalization over even batches, a tail of one row, and a tail of seven."""
     model = tiny.compiled(
@@ -144,7 +144,7 @@ LAYERS_BY_ROW = {
 }
 
 
-@case("O13", each=LAYERS_BY_ROW, layouts=WIDE)
+@case("O13", each=LAYERS_BY_ROW, layouts=WIDE, meshes=True)
 def random_by_row(context: Context, name: str) -> dict[str, Any]:
     """With `random_by_row`, random layers train as on one device; a tail of one row and one of seven."""
     keras.utils.set_random_seed(5)

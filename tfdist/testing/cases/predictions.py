@@ -38,7 +38,7 @@ SOURCES: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
 }
 
 
-@case("O17", each=SOURCES, layouts=WIDE, stock_workers=True)
+@case("O17", each=SOURCES, layouts=WIDE, stock_workers=True, meshes=True)
 def predict(context: Context, source: str) -> dict[str, Any]:
     """Predictions for 48, 37, 33, 13 and (arrays only) 5 and 1 rows against numpy."""
     model = tiny.compiled(context)
@@ -56,7 +56,7 @@ def predict(context: Context, source: str) -> dict[str, Any]:
     return found
 
 
-@case("O17")
+@case("O17", meshes=True)
 def predict_structures(context: Context) -> dict[str, Any]:
     """A dict with a list of outputs of different shapes, uneven batches."""
 
@@ -74,7 +74,7 @@ def predict_structures(context: Context) -> dict[str, Any]:
     return {f"predict/{name}": value for name, value in flat.items()}
 
 
-@case("O17", each=["12", "7", "1"], layouts=WIDE)
+@case("O17", each=["12", "7", "1"], layouts=WIDE, meshes=True)
 def on_batch(context: Context, count: str) -> dict[str, Any]:
     """train_on_batch, test_on_batch and predict_on_batch with a batch of 12, 7 or 1 rows."""
     model = tiny.compiled(context, tiny.mlp, metrics=["accuracy"])

@@ -34,7 +34,7 @@ def _random() -> keras.Model:
     )
 
 
-@case("O22", each=OPTIMIZERS, layouts=WIDE)
+@case("O22", each=OPTIMIZERS, layouts=WIDE, meshes=True)
 def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
     """State read after 4 of 9 batches, given to a new model that takes the other 5: as if never interrupted."""
 

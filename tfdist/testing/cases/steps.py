@@ -12,13 +12,13 @@ from tfdist.testing.context import Context
 from tfdist.testing.registry import NARROW, WIDE, case
 
 
-@case("O1", layouts=WIDE, stock_workers=True, quick=True)
+@case("O1", layouts=WIDE, stock_workers=True, quick=True, meshes=True)
 def sequential(context: Context) -> dict[str, Any]:
     """Sequential model, SGD, even batches."""
     return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]))
 
 
-@case("O1")
+@case("O1", meshes=True)
 def functional(context: Context) -> dict[str, Any]:
     """Functional model with two named inputs, two outputs and loss weights."""
 
@@ -60,7 +60,7 @@ class Subclassed(keras.Model):
         return self.second(self.first(inputs))
 
 
-@case("O1")
+@case("O1", meshes=True)
 def subclassed(context: Context) -> dict[str, Any]:
     """Subclassed model that is built by the first batch."""
     return tiny.fitted(context, tiny.compiled(context, Subclassed), count=30)
@@ -72,7 +72,7 @@ def embedded() -> keras.Model:
     return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
 
 
-@case("O1")
+@case("O1", meshes=True)
 def embedding(context: Context) -> dict[str, Any]:
     """Embedding with repeated ids (sparse gradients), Adam."""
     model = tiny.compiled(context, embedded, lambda: keras.optimizers.Adam(0.05))
@@ -95,7 +95,7 @@ OPTIMIZERS = {
 }
 
 
-@case("O1", each=OPTIMIZERS, layouts=(*NARROW, "mirrored_4"))
+@case("O1", each=OPTIMIZERS, layouts=(*NARROW, "mirrored_4"), meshes=True)
 def optimizer(context: Context, name: str) -> dict[str, Any]:
     """Optimizer over eight steps."""
     model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name])

@@ -24,7 +24,7 @@ def padded_ids(count: int) -> np.ndarray:
     return ids
 
 
-@case("O1", layouts=NARROW)
+@case("O1", layouts=NARROW, meshes=True)
 def attention(context: Context) -> dict[str, Any]:
     """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
 
@@ -104,7 +104,7 @@ def _encoder(context: Context, build: Callable[[], keras.Model], deviation: floa
     return tiny.outcome(context, model, history) | {"predict/all": predictions}
 
 
-@case("O2", layouts=WIDE)
+@case("O2", layouts=WIDE, meshes=True)
 def bert(context: Context) -> dict[str, Any]:
     """Tfdist's BERT classifier, momentum, clipping, uneven batches."""
     return _encoder(context, _tfdist_bert)
@@ -113,7 +113,7 @@ def bert(context: Context) -> dict[str, Any]:
 HUB: dict[str, Callable[[], keras.Model]] = {"bert": _hub_bert, "distil_bert": _hub_distil_bert}
 
 
-@case("O2", each=HUB, layouts=NARROW, requires="keras_hub")
+@case("O2", each=HUB, layouts=NARROW, requires="keras_hub", meshes=True)
 def keras_hub_backbone(context: Context, name: str) -> dict[str, Any]:
     """KerasHub's backbones unchanged, momentum, clipping, uneven batches."""
     # With larger weights, DistilBERT in float32 is 1e-5 from itself in float64 on one device already.

@@ -12,7 +12,7 @@ from tfdist.testing.context import Context
 from tfdist.testing.registry import BASE, NARROW, WIDE, case
 
 
-@case("O2", layouts=WIDE, stock_workers=True, quick=True)
+@case("O2", layouts=WIDE, stock_workers=True, quick=True, meshes=True)
 def uneven_rest(context: Context) -> dict[str, Any]:
     """Every rest r of 12 + r rows, r = 1 to 11, one model after the other."""
     found: dict[str, Any] = {}
@@ -31,20 +31,20 @@ def fewer_rows_than_replicas(context: Context, rows: str) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]), int(rows))
 
 
-@case("O2")
+@case("O2", meshes=True)
 def odd_batch(context: Context) -> dict[str, Any]:
     """A global batch of 7 that no number of replicas divides."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp), 30, batch_size=7)
 
 
-@case("O2", each=["momentum", "adam", "adafactor", "muon"], layouts=NARROW)
+@case("O2", each=["momentum", "adam", "adafactor", "muon"], layouts=NARROW, meshes=True)
 def uneven_optimizer(context: Context, name: str) -> dict[str, Any]:
     """Optimizers over a tail of one row in each of three epochs."""
     model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name], metrics=["accuracy"])
     return tiny.fitted(context, model, 25, epochs=3)
 
 
-@case("O2", layouts=NARROW)
+@case("O2", layouts=NARROW, meshes=True)
 def uneven_embedding(context: Context) -> dict[str, Any]:
     """Embedding with repeated ids, momentum, a tail of one row."""
     model = tiny.compiled(context, embedded, OPTIMIZERS["momentum"])
