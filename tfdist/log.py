@@ -12,3 +12,9 @@ LOGGER = logging.getLogger("tfdist")
 def warn_once(message: str) -> None:
     """Logs `message` as a warning the first time that it is given in this process."""
     LOGGER.warning(message)
+
+
+@cache
+def inform_once(message: str) -> None:
+    """Logs `message` for information the first time that it is given in this process."""
+    LOGGER.info(message)

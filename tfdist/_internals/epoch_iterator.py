@@ -10,6 +10,7 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from tfdist._internals import shared_seed
+from tfdist._internals.adapted_data import agree_on_order, dataset_of
 from tfdist._internals.coordination import all_gather_json
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_batch import DistributedBatches, is_distributed, needs_replica_batches
@@ -23,7 +24,7 @@ def _cut(stock: Any) -> Any:
             return stock(self, distribute_strategy, *args, **kwargs)
         EpochIterator.__init__(self, *args, **kwargs)
         self._distribute_strategy = distribute_strategy
-        dataset = self.data_adapter.get_tf_dataset()
+        dataset = dataset_of(self.data_adapter)
         if not is_distributed(dataset):
             dataset = distribute_strategy.distribute_batches(
                 dataset, self._num_batches, self.data_adapter.batch_size
@@ -36,6 +37,7 @@ def _cut(stock: Any) -> Any:
             self._num_batches = dataset.num_batches
         self._distributed_dataset = dataset
         if num_processes() > 1:
+            agree_on_order(self.data_adapter)
             _check_same_number(self._num_batches)
         return None
 
@@ -44,7 +46,7 @@ def _cut(stock: Any) -> Any:
 
 def _in_new_order(adapter: ArrayDataAdapter) -> tf.data.Dataset:
     shared_seed.advance()
-    return adapter.get_tf_dataset()
+    return dataset_of(adapter)
 
 
 def _agreed(stock: Any) -> Any:

@@ -17,8 +17,11 @@ from tensorflow.python.distribute import input_lib
 
 from tfdist._internals.coordination import all_gather_json
 from tfdist._internals.device_input import untuned_devices
+from tfdist.data.by_index import halves
+from tfdist.data.sharding import choose_shard_policy
 from tfdist.errors import DataError
 from tfdist.log import warn_once
+from tfdist.runtime.process import num_processes
 
 
 class ReplicaBatch(NamedTuple):
@@ -154,8 +157,9 @@ class DistributedBatches:
         return distributed
 
     def _pieces_of_global_batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        # No sharding by files or elements: every worker reads the same batches and keeps its own rows, or else which
-        # rows meet in a step would depend on the number of workers.
+        # No sharding by files or elements: every worker has the same batches, or their row numbers, and keeps its own
+        # rows, or else which rows meet in a step would depend on the number of workers.
+        choose_shard_policy(0, num_processes(), "stream" if halves(dataset) is None else "array")
         first = self._strategy.process_index * self._num_local
         return self._pieces(dataset, first, self._strategy.num_replicas_in_sync)
 
@@ -168,13 +172,23 @@ class DistributedBatches:
         return stream
 
     def _pieces(self, dataset: tf.data.Dataset, first: int, num_replicas: int) -> tf.data.Dataset:
+        source = halves(dataset)
+        whole = dataset if source is None else source.indices
+
         def pieces(*batch: Any) -> tf.data.Dataset:
-            data = batch[0] if len(batch) == 1 and not isinstance(dataset.element_spec, tuple) else batch
+            data = batch[0] if len(batch) == 1 and not isinstance(whole.element_spec, tuple) else batch
             return tf.data.Dataset.range(first, first + self._num_local).map(
                 lambda replica: cut_batch(data, replica, num_replicas, self._padded_size)
             )
 
-        return dataset.flat_map(pieces)
+        stream = whole.flat_map(pieces)
+        if source is None:
+            return stream
+        return stream.map(
+            lambda piece: piece._replace(data=source.load_element(piece.data)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
 
 
 def auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:

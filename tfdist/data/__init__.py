@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_splits": "sources",
     "make_dataset": "batches",
     "pad_batches": "static_shapes",
+    "rows_dataset": "rows",
     "tfrecord_dataset": "sharding",
 }
 

@@ -20,20 +20,18 @@ class BatchPlan:
     max_length: int
     bucket_step: int | None = None
     seed: int | None = None
-    shard: tuple[int, int] = (0, 1)
 
     @property
     def num_batches(self) -> int:
-        """Batches in every epoch, on every worker."""
+        """Batches in every epoch."""
         return -(-len(self.lengths) // self.global_batch_size)
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the plan of `epoch`, all int64.
 
         Returns:
-            The order of the examples, shape (examples,); first and last place (exclusive) in it of this
-            worker's rows of each batch, shape (batches, 2); and the padded length of each batch in tokens,
-            shape (batches,).
+            The order of the examples, shape (examples,); first and last place (exclusive) in it of each batch, shape
+            (batches, 2); and the padded length of each batch in tokens, shape (batches,).
         """
         step = self.bucket_step or self.max_length
         padded = np.minimum(-(-np.maximum(self.lengths, 1) // step) * step, self.max_length)
@@ -58,6 +56,4 @@ class BatchPlan:
         lengths = np.array(
             [in_order[start : start + size].max() for start, size in zip(starts, sizes, strict=True)]
         )
-        index, count = self.shard
-        bounds = np.stack([starts + sizes * index // count, starts + sizes * (index + 1) // count], axis=1)
-        return order, bounds, lengths.astype(np.int64)
+        return order, np.stack([starts, starts + sizes], axis=1), lengths.astype(np.int64)

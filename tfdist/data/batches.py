@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data.batch_plan import BatchPlan
-from tfdist.data.sharding import check_shard
+from tfdist.data.by_index import ByIndex
 from tfdist.errors import DataError
 
 
@@ -28,13 +28,13 @@ def make_dataset(
     padding: Literal["bucket", "fixed"] = "bucket",
     bucket_step: int = 16,
     label_pad: int = -1,
-    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Returns padded batches of tokenized examples.
 
     Every epoch has exactly `ceil(len(features) / global_batch_size)` batches and shows every example once;
     only the last batch may be smaller. Without `shuffle` the examples keep their order (so predictions line
-    up with them).
+    up with them). Under several replicas each batch is cut by the examples' numbers, and each piece assembled by
+    itself.
 
     Args:
         features: For each example, arrays of shape (length,), int32, all of one length.
@@ -49,9 +49,8 @@ def make_dataset(
         padding: `bucket` forms batches of like lengths (with `shuffle`), each padded to its longest example
             rounded up to `bucket_step`; `fixed` pads everything to `max_length`.
         bucket_step: Lengths of buckets are multiples of this, in tokens.
-        label_pad: Token labels with this value, and the padding of token labels, get sample weight 0.
-        shard: (index, count): of each global batch, give only the rows of this worker. All workers see the
-            same number of batches, of the same padded lengths; of a small last one a worker can get no row.
+        label_pad: Token labels with this value, and the padding of token labels, become class 0 with sample weight
+            0 (the cross-entropy of a negative class would be NaN).
 
     Returns:
         A dataset of known cardinality. Elements are `x` (without labels), `(x, y)` (one label per example, y
@@ -74,7 +73,6 @@ def make_dataset(
             raise DataError(f"{name} is {value}; it must be at least {least}.")
     if padding not in ("bucket", "fixed"):
         raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
-    check_shard(shard)
     store = _flatten(features, labels, max_length, pad_values, label_pad)
     plan = BatchPlan(
         lengths=np.diff(store.row_splits.numpy()),
@@ -82,7 +80,6 @@ def make_dataset(
         max_length=max_length,
         bucket_step=bucket_step if padding == "bucket" else None,
         seed=seed if shuffle else None,
-        shard=shard,
     )
     epochs = itertools.count(first_epoch)
 
@@ -100,18 +97,9 @@ def make_dataset(
         )
 
     length_dim = None if padding == "bucket" else max_length
-    dataset = tf.data.Dataset.range(1).flat_map(batches_of_epoch)
-    dataset = dataset.map(
-        lambda rows, length: store.gather(rows, length, length_dim),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.num_batches))
-    options = tf.data.Options()
-    # What was sharded here must not be sharded again; what was not is whole on every worker, and cut by rows.
-    policy = tf.data.experimental.AutoShardPolicy
-    options.experimental_distribute.auto_shard_policy = policy.OFF if shard[1] > 1 else policy.DATA
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    indices = tf.data.Dataset.range(1).flat_map(batches_of_epoch)
+    indices = indices.apply(tf.data.experimental.assert_cardinality(plan.num_batches))
+    return ByIndex(indices, lambda rows, length: store.gather(rows, length, length_dim)).dataset()
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,8 @@ class _Store:
             return x, tf.gather(self.labels, rows)
         if len(columns) == len(self.names):
             return x
-        return x, columns[-1], tf.cast(columns[-1] != self.pads[-1], tf.float32)
+        is_label = columns[-1] != self.pads[-1]
+        return x, tf.where(is_label, columns[-1], 0), tf.cast(is_label, tf.float32)
 
 
 def _flatten(

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.errors import DataError
-from tfdist.log import LOGGER
+from tfdist.log import inform_once, warn_once
+from tfdist.runtime.process import is_chief
 
 Item = TypeVar("Item")
 
@@ -30,29 +31,34 @@ class ShardPolicy:
 def choose_shard_policy(
     num_files: int, num_processes: int, kind: Literal["array", "records", "stream"]
 ) -> ShardPolicy:
-    """Returns the policy for a data set, and logs it; a pure function of what is the same on every worker.
+    """Returns the policy for a data set; depends on nothing but what is the same on every worker.
+
+    It is logged once, as a warning by the chief where every worker does all the work.
 
     Args:
         num_files: Files that the data set is read from; 0 where it is not read from files.
         num_processes: Workers that share it.
-        kind: `array` has its records in memory, by number; `records` is read record by record from files;
-            `stream` can be read from start to end only (a generator).
+        kind: `array` has its rows or records by number; `records` is read record by record from files; `stream` can be
+            read from start to end only (a generator, a dataset or a `PyDataset` of the user's own).
     """
     policy = _policy(num_files, num_processes, kind)
-    if num_processes > 1:
-        LOGGER.info(
-            "data are divided between %d workers by %s: %s", num_processes, policy.name, policy.reason
-        )
+    if num_processes > 1 and policy.name == "batch":
+        if is_chief():
+            warn_once(
+                f"every one of the {num_processes} workers prepares all the data and keeps its own rows of each batch: "
+                f"{policy.reason}. Where that is too slow, give rows by their numbers with tfdist.data.rows_dataset, "
+                "or each worker its own files with tfdist.data.tfrecord_dataset."
+            )
+    elif num_processes > 1:
+        inform_once(f"data are divided between {num_processes} workers by {policy.name}: {policy.reason}")
     return policy
 
 
 def _policy(num_files: int, num_processes: int, kind: str) -> ShardPolicy:
     if kind == "array":
-        return ShardPolicy("index", "the records are in memory and have numbers")
+        return ShardPolicy("index", "the rows have numbers")
     if kind == "stream":
-        return ShardPolicy(
-            "batch", "a stream can be read from start to end only, so every worker reads all of it"
-        )
+        return ShardPolicy("batch", "what fit was given can be read from start to end only")
     if kind != "records":
         raise DataError(f"The kind of data is {kind!r}; it must be 'array', 'records' or 'stream'.")
     if num_files >= num_processes:

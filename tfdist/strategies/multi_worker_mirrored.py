@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdist._internals import coordination
@@ -85,6 +86,32 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
         share_seed()
         report_failure_at_exit()
+
+    def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
+        """Returns the arrays that the processes hold, in the order of the processes.
+
+        Args:
+            array: Of this process: a numeric dtype and rank 1, the dtype the same everywhere.
+
+        Raises:
+            WorkerError: A process did not arrive.
+        """
+        sizes = coordination.all_gather_json("sizes of arrays", len(array))
+
+        def piece(context: tf.distribute.experimental.ValueContext) -> np.ndarray:
+            # The process's first replica speaks for it.
+            is_first = context.replica_id_in_sync_group % len(self.extended.worker_devices) == 0
+            return array if is_first else array[:0]
+
+        @tf.function(reduce_retracing=True)
+        def gather(values: tf.Tensor) -> Any:
+            return self.run(
+                lambda value: tf.distribute.get_replica_context().all_gather(value, axis=0), (values,)
+            )
+
+        gathered = gather(self.experimental_distribute_values_from_function(piece))
+        whole = self.experimental_local_results(gathered)[0].numpy()
+        return np.split(whole, np.cumsum(sizes)[:-1])
 
 
 def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:

@@ -116,7 +116,7 @@ def create_dataset(
     }
     input_names = [tensor.name for tensor in model.inputs]
     pads = {"token_ids": tokenizer.pad_id, "segment_ids": 0, "padding_mask": 0}
-    dataset = make_dataset(
+    return make_dataset(
         [{name: inputs[name](ids) for name in input_names} for ids in encoded.ids],
         encoded.labels if with_labels else None,
         global_batch_size=batch_size,
@@ -127,10 +127,6 @@ def create_dataset(
         padding="fixed" if whole else config.padding,
         bucket_step=config.bucket_step,
     )
-    if with_labels and encoded.positions is not None:
-        # The pads of the labels have weight 0, but the cross-entropy of a negative class is NaN.
-        dataset = dataset.map(lambda x, y, weight: (x, tf.maximum(y, 0), weight))
-    return dataset
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -31,6 +31,10 @@ def announcement(
     arithmetic = f"{training.global_batch_size} = {share} x {replicas} replicas"
     if accumulation > 1:
         arithmetic += f" x {accumulation} batches accumulated"
+    data = ", ".join(f"{len(examples):,} {split}" for split, examples in splits.items())
+    if num_processes() > 1:
+        divided = hasattr(strategy, "all_gather_arrays")
+        data += "; each process prepares " + ("its own rows" if divided else "all of them")
     rate = f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule}"
 
     table = Table(show_header=False, title="This run", title_justify="left")
@@ -42,7 +46,7 @@ def announcement(
         "global batch": arithmetic,
         "precision": training.precision,
         "model": f"{config.model.name}, {model.count_params():,} parameters",
-        "data": ", ".join(f"{len(examples):,} {split}" for split, examples in splits.items()),
+        "data": data,
         "optimizer": f"AdamW, {rate}, {num_updates:,} updates in {training.epochs} epochs",
         "output": config.output,
     }

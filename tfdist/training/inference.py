@@ -15,6 +15,7 @@ from tfdist.config.schema import RunConfig, StrategyConfig
 from tfdist.data.sources import load_splits
 from tfdist.errors import DataError
 from tfdist.runtime.process import is_chief
+from tfdist.training.encoding import encode_examples
 from tfdist.training.run import batch_size_of, start_strategy
 from tfdist.training.score import describe, print_score, score
 from tfdist.training.trained import load_run
@@ -42,11 +43,13 @@ def evaluate(
     if data_path is not None:
         data = dataclasses.replace(data, path=data_path)
     examples = load_splits(data, trained.config.task, needed=(split,))[split]
+    encoded = encode_examples(strategy, trained.task, examples, trained.names, trained.tokenizer, data)
     found = score(
         trained.model,
         trained.task,
         trained.tokenizer,
         examples,
+        encoded,
         trained.names,
         data,
         _batch_size(trained.config, batch_size, strategy.num_replicas_in_sync),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
@@ -25,6 +24,7 @@ from tfdist.callbacks.tensorboard import TensorBoard
 from tfdist.callbacks.throughput import Throughput
 from tfdist.config.loader import config_to_yaml, fingerprint
 from tfdist.config.schema import RunConfig, StrategyConfig, TrainingConfig
+from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
 from tfdist.data.sources import load_splits
 from tfdist.errors import ConfigError, TfdistError
@@ -33,6 +33,7 @@ from tfdist.strategies.factory import create_strategy
 from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task
 from tfdist.training.announcement import announcement
+from tfdist.training.encoding import encode_examples
 from tfdist.training.export import export_model
 from tfdist.training.model import create_model, create_tokenizer
 from tfdist.training.optimizer import create_optimizer
@@ -78,13 +79,13 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
 
     task = create_task(config.task)
     splits = load_splits(config.data, config.task)
+    agree("the examples and their labels", _digest(splits))
     names = label_names(splits)
     tokenizer = create_tokenizer(config.model, splits["train"])
     encoded = {
-        split: task.encode(examples, names, tokenizer, config.data.max_length)
+        split: encode_examples(strategy, task, examples, names, tokenizer, config.data)
         for split, examples in splits.items()
     }
-    agree("the examples and their labels", _digest(encoded))
 
     num_steps = count_steps(config.training, len(splits["train"]), batch_size)
     accumulation = config.training.gradient_accumulation_steps
@@ -106,7 +107,9 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
         history = _fit(config, folder, model, tokenizer, encoded, batch_size, num_steps)
         metrics: dict[str, Any] = {"history": history}
         if "test" in splits:
-            found = score(model, task, tokenizer, splits["test"], names, config.data, batch_size)
+            found = score(
+                model, task, tokenizer, splits["test"], encoded["test"], names, config.data, batch_size
+            )
             print_score(console, found, "test")
             metrics["test"] = found
         if is_chief():
@@ -251,13 +254,11 @@ def _create_folder(output: str) -> RunFolder:
     return RunFolder(Path(output))
 
 
-def _digest(encoded: Mapping[str, Encoded]) -> str:
-    """Returns 16 hexadecimal digits that are equal where all token ids and labels are."""
+def _digest(splits: Mapping[str, Sequence[Example]]) -> str:
+    """Returns 16 hexadecimal digits that are equal where all examples are, labels and order included."""
     digest = hashlib.sha256()
-    for split, part in encoded.items():
-        digest.update(f"{split} {len(part.ids)}".encode())
-        for row in part.ids:
-            digest.update(row.tobytes())
-        for labels in part.labels if part.labels is not None else ():
-            digest.update(np.asarray(labels).tobytes())
+    for split, examples in splits.items():
+        digest.update(f"{split} {len(examples)}".encode())
+        for example in examples:
+            digest.update(repr(example).encode())
     return digest.hexdigest()[:16]

@@ -19,6 +19,7 @@ def score(
     task: Task,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
+    encoded: Encoded,
     names: Sequence[str],
     data: DataConfig,
     batch_size: int,
@@ -28,7 +29,6 @@ def score(
     Returns:
         Loss and metrics by name, and under `report` the scores of each class.
     """
-    encoded = task.encode(examples, names, tokenizer, data.max_length)
     dataset = create_dataset(encoded, tokenizer, data, batch_size, model)
     found = model.evaluate(dataset, verbose=0, return_dict=True)
     logits = _logits(model, encoded, tokenizer, data, batch_size)

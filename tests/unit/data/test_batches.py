@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfdist.data.batch_plan import BatchPlan
 from tfdist.data.batches import make_dataset
+from tfdist.data.by_index import halves
 from tfdist.errors import DataError
 
 NUM, BATCH, STEP, MAX = 103, 8, 4, 30
@@ -89,23 +90,16 @@ def test_batches_hold_like_lengths() -> None:
     assert len({plan.epoch(epoch)[2][-1] for epoch in range(20)}) > 3
 
 
-def test_workers_share_each_global_batch() -> None:
+def test_pieces_of_a_batch_are_assembled_from_their_numbers() -> None:
     whole = make(shuffle=True, seed=5)
-    workers = [make(shuffle=True, seed=5, shard=(index, 3)) for index in range(3)]
+    by_index = halves(make(shuffle=True, seed=5))
+    assert by_index is not None and halves(whole.map(lambda x, y: x)) is None
     for _ in range(2):
-        expected = [(x["ids"], y) for x, y in whole.as_numpy_iterator()]
-        shares = [[(x["ids"], y) for x, y in worker.as_numpy_iterator()] for worker in workers]
-        for step, (ids, y) in enumerate(expected):
-            np.testing.assert_array_equal(np.concatenate([share[step][0] for share in shares]), ids)
-            np.testing.assert_array_equal(np.concatenate([share[step][1] for share in shares]), y)
-
-
-def test_a_worker_without_rows_still_gets_a_batch() -> None:
-    dataset = make_dataset(
-        FEATURES[:5], global_batch_size=4, max_length=MAX, pad_values={"ids": 0, "mask": 0}, shard=(0, 4)
-    )
-    sizes = [len(x["ids"]) for x in dataset.as_numpy_iterator()]
-    assert dataset.cardinality() == len(sizes) == 2 and sizes == [1, 0]
+        for (x, y), (rows, length) in zip(whole, by_index.indices, strict=True):
+            for piece in (slice(0, 3), slice(3, None)):
+                part, labels = by_index.load(rows[piece], length)
+                np.testing.assert_array_equal(part["ids"], x["ids"][piece])
+                np.testing.assert_array_equal(labels, y[piece])
 
 
 @pytest.mark.parametrize("padding, width", [("bucket", None), ("fixed", MAX)])
@@ -116,12 +110,6 @@ def test_element_spec(padding: str, width: int | None) -> None:
     assert make(labels=np.linspace(0, 1, NUM, dtype=np.float32)).element_spec[1].dtype == tf.float32
 
 
-def test_what_is_sharded_here_is_not_sharded_again() -> None:
-    policies = tf.data.experimental.AutoShardPolicy
-    for shard, policy in [((0, 1), policies.DATA), ((0, 2), policies.OFF)]:
-        assert make(shard=shard).options().experimental_distribute.auto_shard_policy == policy
-
-
 def test_token_labels_are_padded_without_weight() -> None:
     tags = [np.arange(n, dtype=np.int32) % 4 - 1 for n in LENGTHS]
     dataset = make(labels=tags, shuffle=True)
@@ -129,9 +117,9 @@ def test_token_labels_are_padded_without_weight() -> None:
         assert weight.dtype == np.float32 and y.shape == weight.shape == x["ids"].shape
         for row, example in enumerate(x["ids"][:, 0] - 1):
             n = LENGTHS[example]
-            np.testing.assert_array_equal(y[row, :n], tags[example])
-            np.testing.assert_array_equal(y[row, n:], -1)
-        np.testing.assert_array_equal(weight, y != -1)
+            np.testing.assert_array_equal(y[row, :n], np.maximum(tags[example], 0))
+            np.testing.assert_array_equal(weight[row, :n], tags[example] != -1)
+            assert not y[row, n:].any() and not weight[row, n:].any()
 
 
 def test_python_is_visited_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +149,6 @@ ODD = [{"ids": np.ones(3, np.int32), "mask": np.ones(2, np.int32)}]
         (FEATURES, {"bucket_step": 0}, "bucket_step is 0"),
         (FEATURES, {"seed": -1}, "seed is -1; it must be at least 0"),
         (FEATURES, {"padding": "buckets"}, "'buckets'; it must be 'bucket' or 'fixed'"),
-        (FEATURES, {"shard": (2, 2)}, r"shard is \(2, 2\)"),
     ],
 )
 def test_bad_arguments(features: list[dict[str, np.ndarray]], options: dict[str, Any], message: str) -> None:

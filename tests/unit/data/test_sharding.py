@@ -16,6 +16,7 @@ from tfdist.data.sharding import (
     tfrecord_dataset,
 )
 from tfdist.errors import DataError
+from tfdist.log import inform_once, warn_once
 
 NUM = 31
 
@@ -34,21 +35,25 @@ def files(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "num_files, num_processes, kind, name, reason",
     [
-        (0, 2, "array", "index", "in memory"),
+        (0, 2, "array", "index", "have numbers"),
         (4, 4, "records", "file", "4 files are enough for 4 workers"),
         (1, 2, "records", "index", "1 files are too few for 2 workers"),
-        (0, 2, "stream", "batch", "every worker reads all"),
+        (0, 2, "stream", "batch", "from start to end only"),
     ],
 )
 def test_policy(
     caplog: pytest.LogCaptureFixture, num_files: int, num_processes: int, kind: str, name: str, reason: str
 ) -> None:
+    inform_once.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="tfdist"):
         policy = choose_shard_policy(num_files, num_processes, kind)
+        choose_shard_policy(num_files, num_processes, kind)
         choose_shard_policy(num_files, 1, kind)
     assert policy.name == name and reason in policy.reason
     # Said once, and nothing where there is nothing to divide.
-    assert len(caplog.records) == 1 and reason in caplog.text and name in caplog.text
+    assert len(caplog.records) == 1 and reason in caplog.text
+    assert (caplog.records[0].levelno == logging.WARNING) == (name == "batch")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

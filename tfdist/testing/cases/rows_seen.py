@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.replica_step import current_step
+from tfdist.data.rows import rows_dataset
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
 from tfdist.testing.registry import BASE, WIDE, case
@@ -19,9 +20,9 @@ COUNT = 40
 
 
 class RowRecorder(keras.Model):
-    """Calls `record` with the ids, the first feature, of the rows that each training step gets."""
+    """Calls `record` with the ids (the first feature) of the rows of each training step, and their global count."""
 
-    def __init__(self, record: Callable[[np.ndarray], None]) -> None:
+    def __init__(self, record: Callable[[np.ndarray, int], None]) -> None:
         super().__init__()
         self.dense = keras.layers.Dense(1, kernel_initializer="zeros")
         self.record = record
@@ -34,9 +35,10 @@ class RowRecorder(keras.Model):
         ids = features[:, 0]
         # Rows of weight zero are padding, and so is the one row of a replica that has none of its own.
         valid = ids if weights is None else tf.boolean_mask(ids, tf.reshape(weights, (-1,)) > 0)
+        num_global = tf.shape(valid, out_type=tf.int64)[0]
         if (step := current_step()) is not None:
-            valid = valid[: step.num_valid]
-        tf.py_function(lambda value: self.record(value.numpy()), [valid], [])
+            valid, num_global = valid[: step.num_valid], step.num_global
+        tf.py_function(lambda ids, count: self.record(ids.numpy(), int(count)), [valid, num_global], [])
         return super().train_step(data)
 
 
@@ -46,12 +48,14 @@ class EpochIds(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.epochs: list[list[np.ndarray]] = []
+        self.num_global: list[int] = []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epochs.append([])
 
-    def record(self, ids: np.ndarray) -> None:
+    def record(self, ids: np.ndarray, num_global: int) -> None:
         self.epochs[-1].append(ids)
+        self.num_global.append(num_global)
 
     def ids(self, epoch: int) -> np.ndarray:
         return np.concatenate(self.epochs[epoch]).astype("int64")
@@ -73,6 +77,12 @@ class Batches(keras.utils.PyDataset):
         ids, targets = numbered(COUNT)
         rows = slice(index * tiny.BATCH, (index + 1) * tiny.BATCH)
         return ids[rows], targets[rows]
+
+
+def by_number(**options: Any) -> tf.data.Dataset:
+    """The numbered rows, loaded by their numbers."""
+    load = lambda rows: tuple(part[rows] for part in numbered(COUNT))  # noqa: E731
+    return rows_dataset(load, COUNT, global_batch_size=tiny.BATCH, **options)
 
 
 def generator() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -106,6 +116,8 @@ ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
     "pydataset shuffled": lambda: {"x": Batches(), "shuffle": True},
     "pydataset threads": lambda: {"x": Batches(workers=2, max_queue_size=2), "shuffle": False},
     "generator": lambda: {"x": generator(), "steps_per_epoch": 3},
+    "rows_dataset": lambda: {"x": by_number()},
+    "rows_dataset shuffled": lambda: {"x": by_number(shuffle=True)},
 }
 
 
@@ -119,8 +131,34 @@ def rows_seen(context: Context, source: str) -> dict[str, Any]:
     )
     model.fit(epochs=2, verbose=0, callbacks=[epochs], **ONE_EPOCH_EACH[source]())
     found: dict[str, Any] = {f"ids/epoch {epoch}": epochs.ids(epoch) for epoch in range(2)}
-    if source in ("numpy shuffled", "tf.data shuffled"):
+    # Workers that are at different batches at one time show each row once all the same.
+    found["agree/rows of each step"] = epochs.num_global
+    if source in ("numpy shuffled", "tf.data shuffled", "rows_dataset shuffled"):
         found["true/another order"] = not np.array_equal(epochs.ids(0), epochs.ids(1))
+    return found
+
+
+@case("O16", layouts=WIDE)
+def rows_loaded(context: Context) -> dict[str, Any]:
+    """Each row is loaded once, in the process that trains on it; fit, evaluate and predict against one device."""
+    loaded: list[np.ndarray] = []
+    features, labels = tiny.rows(40)
+
+    def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        loaded.append(rows)
+        return features[rows], labels[rows]
+
+    def data(**options: Any) -> tf.data.Dataset:
+        dataset = rows_dataset(load, 40, global_batch_size=tiny.BATCH, **options)
+        loaded.clear()
+        return dataset
+
+    model = tiny.compiled(context)
+    history = model.fit(data(shuffle=True, seed=3), epochs=1, verbose=0)
+    found = {"ids/fit": np.concatenate(loaded), **tiny.outcome(context, model, history)}
+    found["metrics/loss"] = model.evaluate(data(), verbose=0)
+    found["ids/evaluate"] = np.concatenate(loaded)
+    found["predict/all"] = model.predict(data().map(lambda x, _: x), verbose=0)
     return found
 
 

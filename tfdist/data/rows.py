@@ -1,0 +1,97 @@
+"""A dataset from a Python function that loads rows by their numbers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from tfdist.data.by_index import ByIndex
+from tfdist.errors import DataError
+
+
+def rows_dataset(
+    load: Callable[[np.ndarray], Any],
+    num_rows: int,
+    *,
+    global_batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Returns batches of the rows that `load` gives by their numbers (a map-style dataset).
+
+    Under several workers each worker's `load` is called for that worker's own rows only, while the rows that meet in
+    a step are those of one device. A `keras.utils.PyDataset` cannot do that: it makes whole batches.
+
+    Args:
+        load: From row numbers, int64 of shape (rows,), to nested arrays whose first dimension is these rows: `x`,
+            `(x, y)` or `(x, y, sample_weight)`. Called from several threads at once, with any number of rows from one
+            up; dtypes and all but the first dimension must always be the same.
+        num_rows: Rows of an epoch; numbers run from 0 to `num_rows - 1`.
+        global_batch_size: Rows of one step, over all replicas and workers; the last batch may be smaller.
+        shuffle: Show the rows in a new order each epoch, as `seed` and the epoch say.
+        seed: Seed of the order; must be the same on every worker.
+        first_epoch: Epoch number of the first iteration; each further one counts one more.
+
+    Returns:
+        A dataset of known cardinality.
+
+    Raises:
+        DataError: A number is out of range, or `load` gives something without rows, or another number of them than it
+            was asked for.
+    """
+    for name, value, least in [
+        ("num_rows", num_rows, 1),
+        ("global_batch_size", global_batch_size, 1),
+        ("seed", seed, 0),
+        ("first_epoch", first_epoch, 0),
+    ]:
+        if value < least:
+            raise DataError(f"{name} is {value}; it must be at least {least}.")
+
+    def arrays(numbers: np.ndarray) -> Any:
+        found = tree.map_structure(np.asarray, load(numbers), none_is_leaf=False)
+        shapes = [leaf.shape for leaf in tree.flatten(found)]
+        if not shapes or any(not shape or shape[0] != len(numbers) for shape in shapes):
+            raise DataError(
+                f"load was asked for {len(numbers)} rows and gave arrays of shapes {shapes}. The first dimension of "
+                "each must be the rows that it was asked for."
+            )
+        return found
+
+    template = tree.lists_to_tuples(arrays(np.zeros(1, np.int64)))
+    leaves = tree.flatten(template)
+
+    def load_rows(numbers: tf.Tensor) -> Any:
+        loaded = tf.numpy_function(
+            lambda rows: [
+                leaf.astype(like.dtype, copy=False)
+                for leaf, like in zip(tree.flatten(arrays(rows)), leaves, strict=True)
+            ],
+            [numbers],
+            [tf.as_dtype(leaf.dtype) for leaf in leaves],
+        )
+        shaped = [tf.ensure_shape(x, [None, *leaf.shape[1:]]) for x, leaf in zip(loaded, leaves, strict=True)]
+        return tree.pack_sequence_as(template, shaped)
+
+    epochs = itertools.count(first_epoch)
+
+    def order_of_next_epoch() -> np.ndarray:
+        epoch = next(epochs)
+        if not shuffle:
+            return np.arange(num_rows)
+        return np.random.default_rng([seed, epoch]).permutation(num_rows)
+
+    def epoch(_: tf.Tensor) -> tf.data.Dataset:
+        order = tf.numpy_function(order_of_next_epoch, [], tf.int64, stateful=True)
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [num_rows]))
+
+    indices = tf.data.Dataset.range(1).flat_map(epoch).batch(global_batch_size)
+    num_batches = -(-num_rows // global_batch_size)
+    indices = indices.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return ByIndex(indices, load_rows).dataset()
