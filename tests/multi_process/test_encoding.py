@@ -13,11 +13,12 @@ from tfdist.testing.processes import ProcessGroup, worker_environments
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 SCRIPT = """
-import json, pathlib
+import json, pathlib, sys
 import numpy as np
 import tfdist
 
-strategy = tfdist.create_strategy("multi_worker_mirrored", devices_per_worker=2, timeout_s=60)
+devices = int(sys.argv[1])
+strategy = tfdist.create_strategy("multi_worker_mirrored", devices_per_worker=devices, timeout_s=60)
 
 from tfdist.config.schema import DataConfig
 from tfdist.data.examples import TaggedExample, TextExample
@@ -55,11 +56,12 @@ pathlib.Path(__file__).with_name(f"counts.{strategy.process_index}.json").write_
 """
 
 
-def test_each_worker_tokenizes_its_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", ["1", "2"])
+def test_each_worker_tokenizes_its_share(tmp_path: Path, devices: str) -> None:
     script = tmp_path / "encode.py"
     script.write_text(SCRIPT)
     logs = [tmp_path / f"{index}.log" for index in range(2)]
-    codes = ProcessGroup([sys.executable, str(script)], worker_environments(2), logs).wait(100)
+    codes = ProcessGroup([sys.executable, str(script), devices], worker_environments(2), logs).wait(100)
     assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     counts = [json.loads((tmp_path / f"counts.{index}.json").read_text()) for index in range(2)]
     for task in ("text-classification", "token-classification"):

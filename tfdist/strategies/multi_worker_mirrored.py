@@ -103,11 +103,13 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
             is_first = context.replica_id_in_sync_group % len(self.extended.worker_devices) == 0
             return array if is_first else array[:0]
 
+        def gather_in_replica(value: tf.Tensor) -> tf.Tensor:
+            # The argument of a function names no device, and all_gather sends its result to that of the value.
+            return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
+
         @tf.function(reduce_retracing=True)
         def gather(values: tf.Tensor) -> Any:
-            return self.run(
-                lambda value: tf.distribute.get_replica_context().all_gather(value, axis=0), (values,)
-            )
+            return self.run(gather_in_replica, (values,))
 
         gathered = gather(self.experimental_distribute_values_from_function(piece))
         whole = self.experimental_local_results(gathered)[0].numpy()
