@@ -87,7 +87,7 @@ def measure(smoke: bool) -> dict[str, Any]:
     mirrored, stock = two_devices()
     results: dict[str, Any] = {"device": mirrored.extended.worker_devices[0], "steps": {}, "ratios": {}}
     for workload in workloads(smoke):
-        num_steps, rounds = (4, 2) if smoke else {"mlp": (100, 9), "bert": (8, 9)}[workload.name]
+        num_steps, rounds = (4, 2) if smoke else {"mlp": (100, 25), "bert": (8, 11)}[workload.name]
         groups = {
             "one_device": {"plain": (None, False), "one_device": (create_strategy("one_device"), True)},
             "mirrored": {"stock_mirrored": (stock, False), "mirrored": (mirrored, True)},

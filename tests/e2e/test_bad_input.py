@@ -230,6 +230,27 @@ def test_a_global_batch_smaller_than_the_replicas(data, tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("axes", "rules", "message"),
+    [
+        ("batch=2,modle=2", None, "there is no axis 'modle'"),
+        ("model=2", "nothing/kernel$: [null, model]\n", "'nothing/kernel$' matches no variable"),
+        ("model=3", "gru.*/kernel$: [null, model]\n", "axis 'model' of 3 devices, which does not divide"),
+        ("model=2", "kernel$: [null, model]\ngru: [null, model]\n", "matched by two rules"),
+        ("model=2", "kernel$: [null\n", "not valid YAML"),
+    ],
+)
+def test_a_mesh_or_rules_that_do_not_fit(data, tmp_path, axes, rules, message):
+    arguments = [*train(data, tmp_path / "run"), "--strategy", "mesh", "--mesh", axes]
+    if rules is not None:
+        (tmp_path / "rules.yaml").write_text(rules)
+        arguments += ["--set", f"strategy.layout={tmp_path / 'rules.yaml'}"]
+    process = start(arguments)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert message in errors and "Traceback" not in errors
+
+
 def test_a_full_disk(data, tmp_path):
     """A limit on the size of files stands for it: writing fails in the same place, amid the model."""
     limit = 200_000

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfdist
-from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.strategies.plan import plan_sharding
 from tfdist.testing.numerics import RELATIVE_TOLERANCE
 
@@ -129,6 +129,21 @@ def test_keras_distribution_objects_are_taken_as_they_are(alone) -> None:
 def test_a_mesh_that_does_not_fit_is_refused(options, message) -> None:
     with pytest.raises(ConfigError, match=message):
         mesh(**options)
+
+
+def test_a_layout_map_for_another_mesh_is_refused() -> None:
+    devices = [f"cpu:{index}" for index in range(4)]
+    other = keras.distribution.LayoutMap(keras.distribution.DeviceMesh((4,), ("model",), devices))
+    other["up/kernel$"] = (None, "model")
+    with pytest.raises(ConfigError, match="made for the mesh {'model': 4}, and the strategy's is"):
+        mesh(layout_map=other)
+
+
+def test_more_devices_than_there_are() -> None:
+    with pytest.raises(ClusterError, match="4 logical CPU devices|TensorFlow already"):
+        mesh(mesh={"batch": 4, "model": 2})
+    with pytest.raises(ConfigError, match="timeout_s=0 is not possible"):
+        mesh(timeout_s=0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_summary_is_the_median_with_quartiles() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["overhead", "collectives", "mesh"])
+@pytest.mark.parametrize("name", ["overhead", "collectives", "mesh", "memory_limit"])
 def test_smoke_run_writes_results(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--output", str(tmp_path)]
     subprocess.run(

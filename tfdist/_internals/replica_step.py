@@ -108,10 +108,16 @@ class ReplicaStep:
             by_dtype.setdefault(key, []).append(index)
         summed: list[Any] = [None] * len(values)
         for indices in by_dtype.values():
-            pack = [values[index] for index in indices]
-            for index, value in zip(
-                indices, context.all_reduce(tf.distribute.ReduceOp.SUM, pack), strict=True
-            ):
+            # TensorFlow reshapes each tensor of a pack twice; scalars, such as the states of metrics, travel as one.
+            scalars = [index for index in indices if _is_scalar(values[index])]
+            whole = [index for index in indices if index not in scalars]
+            pack = [values[index] for index in whole]
+            if scalars:
+                pack.append(tf.stack([values[index] for index in scalars]))
+            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, pack)
+            if scalars:
+                reduced = [*reduced[:-1], *tf.unstack(reduced[-1])]
+            for index, value in zip([*whole, *scalars], reduced, strict=True):
                 summed[index] = value
         return summed
 
@@ -173,6 +179,10 @@ class ReplicaStep:
             yield
         finally:
             self.in_compiled = False
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, tf.IndexedSlices) and value.shape.rank == 0
 
 
 def _scaled(gradient: Any, weight: tf.Tensor) -> Any:

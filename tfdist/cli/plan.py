@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-optimizer", action="store_true", help="split the optimizer's state over the batch axis"
     )
     parser.add_argument("--shard-weights", action="store_true", help="split weights over the batch axis too")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it too, as SVG")
+    parser.add_argument("--picture", metavar="FILE", help="draw it too, as SVG")
     parser.add_argument(
         "--optimizer", default="adamw", metavar="NAME", help="a Keras optimizer, or none (default: adamw)"
     )
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     import keras  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
+    from tfdist.callbacks.atomic_save import write_atomically  # noqa: PLC0415
+    from tfdist.config.rules import load_rules  # noqa: PLC0415
     from tfdist.strategies.plan import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
 
     optimizer = None
@@ -51,14 +53,14 @@ def run(args: argparse.Namespace) -> int:
     report = plan_sharding(
         _builder(args.model),
         args.mesh,
-        _rules(args.layout),
+        load_rules(args.layout),
         args.shard_optimizer,
         args.shard_weights,
         optimizer,
     )
     Console(highlight=False).print(report)
     if args.picture:
-        args.picture.write_text(report.to_svg())
+        write_atomically(args.picture, lambda path: Path(path).write_text(report.to_svg(), encoding="utf-8"))
     return 0
 
 
@@ -70,21 +72,3 @@ def _builder(name: str) -> Any:
         return named[name]
     config = BertConfig.from_file(resolve_model_folder(name) / "config.json")
     return lambda: build_bert(config)
-
-
-def _rules(layout: str) -> Any:
-    if layout == "auto":
-        return layout
-    import yaml  # noqa: PLC0415
-
-    try:
-        rules = yaml.safe_load(Path(layout).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--layout {layout}: {error}. Give auto, or a YAML file as 'hidden/kernel$: [null, model]'."
-        ) from None
-    if not isinstance(rules, dict) or not all(isinstance(axes, list) for axes in rules.values()):
-        raise ConfigError(
-            f"--layout {layout}: there must be one rule a line, as 'hidden/kernel$: [null, model]'; given: {rules!r}."
-        )
-    return rules

@@ -87,6 +87,19 @@ class ClusterInfo:
         """Addresses of the jobs that train, by name."""
         return {job: addresses for job, addresses in self.jobs.items() if job in ("chief", "worker")}
 
+    def check_trains(self, strategy: str) -> None:
+        """Checks that the cluster is one for `strategy`, in which all processes train, and this process too.
+
+        Raises:
+            ClusterError: There are parameter servers, or this process is one, or an evaluator.
+        """
+        if self.ps:
+            raise ClusterError(
+                f"{self.source}: the cluster has parameter servers, which {strategy} does not use. "
+                "Leave the ps job out of the cluster."
+            )
+        self.process_index  # noqa: B018 - raises for a task that takes no part in training
+
     @property
     def num_processes(self) -> int:
         """Number of processes that train: the workers, and the chief where it is a task of its own."""

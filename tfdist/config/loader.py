@@ -105,21 +105,31 @@ def _leaf(key: str, origin: str) -> Any:
     raise ConfigError(f"{origin}: unknown key {key!r}.{hint} Allowed here: {', '.join(siblings)}.")
 
 
-def _read_yaml(path: Path) -> dict[str, _Setting]:
+def compose(path: Path, cure: str) -> yaml.Node | None:
+    """Returns the root of a YAML file, whose nodes know their lines; None for an empty file.
+
+    Raises:
+        ConfigError: The file cannot be read, with `cure` where there is none, or it is malformed.
+    """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except FileNotFoundError:
-        raise ConfigError(f"no such configuration file: {path}. Check --config.") from None
+        raise ConfigError(f"there is no file {path}. {cure}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not valid UTF-8 at byte {error.start}. Save the file as UTF-8.") from None
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}.") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}. {cure}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}. Correct that line.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}.") from None
+    return root
+
+
+def _read_yaml(path: Path) -> dict[str, _Setting]:
+    root = compose(path, "Check --config.")
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):

@@ -26,6 +26,7 @@ class StrategyConfig:
     timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait", at_least=1)
     tpu: str = _option("local", "TPU address, or local")
     mesh: str | None = _option(None, "axes and sizes for mesh, as batch=2,model=2")
+    layout: str = _option("auto", "mesh: auto, or a YAML file of rules, as tfdist plan takes")
     shard_optimizer: bool = _option(False, "mesh: split the optimizer's state over the batch axis")
     shard_weights: bool = _option(False, "mesh: split weights and gradients over the batch axis too")
     random_by_row: bool = _option(False, "dropout masks as on one device, for mirrored and workers")

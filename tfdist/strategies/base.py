@@ -17,8 +17,14 @@ from tfdist._internals.replica_batch import (
     first_row,
 )
 from tfdist._internals.replica_step import ReplicaStep, RowPosition, replica_step
-from tfdist.errors import UnsupportedError
+from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.runtime import process
+
+
+def check_timeout(timeout_s: float) -> None:
+    """Raises ConfigError unless `timeout_s` is above 0, in seconds."""
+    if not timeout_s > 0:
+        raise ConfigError(f"timeout_s={timeout_s} is not possible; give seconds above 0, for example 300.")
 
 
 class Distributed:

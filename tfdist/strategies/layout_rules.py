@@ -200,7 +200,14 @@ class Placement:
     def create(cls, mesh: Any, layout_map: Any, shard_optimizer: bool, shard_weights: bool) -> Placement:
         """Returns the placement for what a user gives, of which a `keras.distribution` object brings its rules."""
         sizes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
-        rules = LayoutRules(getattr(mesh, "_layout_map", layout_map), sizes)
+        given = getattr(mesh, "_layout_map", layout_map)
+        made_for = getattr(given, "device_mesh", None)
+        if made_for is not None and mesh_sizes(made_for) != sizes:
+            raise ConfigError(
+                f"the LayoutMap was made for the mesh {mesh_sizes(made_for)}, and the strategy's is {sizes}. Make the "
+                "LayoutMap for this mesh, or give its rules as a dict."
+            )
+        rules = LayoutRules(given, sizes)
         return cls(rules, sizes, shard_optimizer, shard_weights)
 
     def __post_init__(self) -> None:

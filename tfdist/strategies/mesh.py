@@ -30,7 +30,7 @@ from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.runtime.devices import local_devices
 from tfdist.runtime.process import set_process
-from tfdist.strategies.base import Distributed
+from tfdist.strategies.base import Distributed, check_timeout
 from tfdist.strategies.layout_rules import Placement
 
 _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
@@ -69,6 +69,7 @@ class Mesh(Distributed, tf.distribute.Strategy):
     ) -> None:
         self._placement = Placement.create(mesh, layout_map, shard_optimizer, shard_weights)
         self.axes, self.rules = self._placement.mesh, self._placement.rules
+        check_timeout(timeout_s)
         self._timeout_s = timeout_s
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
@@ -186,6 +187,8 @@ def _create_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s
             f"{_COMBINE}={given} is set, and with it DTensor trains wrong without an error (momentum, Adam and others "
             "read stale values). Unset it, or set it to 0."
         )
+    if cluster is not None:
+        cluster.check_trains("mesh")
     num_processes = cluster.num_processes if cluster else 1
     if count % num_processes:
         raise ClusterError(

@@ -18,7 +18,7 @@ from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.runtime.devices import make_logical_cpus
 from tfdist.runtime.process import set_process
-from tfdist.strategies.base import DataParallel
+from tfdist.strategies.base import DataParallel, check_timeout
 
 _IMPLEMENTATIONS = {
     "auto": tf.distribute.experimental.CommunicationImplementation.AUTO,
@@ -58,10 +58,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
             raise ConfigError(
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
             )
-        if not timeout_s > 0:
-            raise ConfigError(
-                f"timeout_s={timeout_s} is not possible; give seconds above 0, for example 300."
-            )
+        check_timeout(timeout_s)
         if devices_per_worker is None and "TFDIST_DEVICES_PER_WORKER" in os.environ:
             devices_per_worker = int(os.environ["TFDIST_DEVICES_PER_WORKER"])
         cluster = _training_cluster(detect_cluster(os.environ))
@@ -123,12 +120,7 @@ def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:
             "Kubeflow and KERAS_DISTRIBUTION_* were looked at). Start the script with "
             "`tfdist launch --num-workers 2 script.py`, or use 'mirrored' for the devices of one process."
         )
-    if cluster.ps:
-        raise ClusterError(
-            f"{cluster.source}: the cluster has parameter servers, which multi_worker_mirrored does not use. "
-            "Leave the ps job out of the cluster."
-        )
-    cluster.process_index  # noqa: B018 - raises for a task that takes no part in training
+    cluster.check_trains("multi_worker_mirrored")
     return cluster
 
 

@@ -37,8 +37,8 @@ class Layout:
 
     @property
     def num_replicas(self) -> int:
-        """Replicas over all processes."""
-        return self.num_processes * self.devices
+        """Replicas over all processes; a mesh is one."""
+        return 1 if self.mesh else self.num_processes * self.devices
 
     @property
     def tolerance(self) -> float:
@@ -112,7 +112,11 @@ LAYOUTS = {
         Layout("workers_2x1", "multi_worker_mirrored", num_processes=2),
         Layout("workers_3x1", "multi_worker_mirrored", num_processes=3),
         Layout("workers_2x2", "multi_worker_mirrored", num_processes=2, devices=2),
+        Layout("mesh_2x1", "mesh", mesh=(("batch", 2),)),
+        Layout("mesh_1x2", "mesh", mesh=(("model", 2),)),
+        Layout("mesh_1x4", "mesh", mesh=(("model", 4),)),
         Layout("mesh_2x2", "mesh", mesh=(("batch", 2), ("model", 2))),
+        Layout("mesh_2x2_optimizer", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="optimizer"),
         Layout("mesh_2x2_sharded", "mesh", mesh=(("batch", 2), ("model", 2)), sharded="weights"),
         Layout("mesh_workers_2x2", "mesh", num_processes=2, mesh=(("batch", 2), ("model", 2))),
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from tfdist.testing.layouts import LAYOUTS
 from tfdist.testing.registry import Case, all_cases
 from tfdist.testing.suite import read_cells, run_layouts
-from tfdist.testing.table import COLUMNS, to_markdown, to_table
+from tfdist.testing.table import COLUMNS, to_markdown, to_mesh_page, to_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(plain_keras is the reference)",
     )
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the page here, from all that lies in --folder"
+        "--write",
+        type=Path,
+        metavar="DOCS",
+        help="write parity.md and parallelisms/mesh_layers.md in this folder, from all that lies in --folder",
     )
     arguments = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -62,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (name, layout), cell in failing.items():
         console.print(f"{layout} {name}: {cell.outcome}: {cell.message[:400]}", markup=False)
     if arguments.write:
-        arguments.write.write_text(to_markdown(read_cells(folder, COLUMNS), all_cases()))
+        known = read_cells(folder, COLUMNS)
+        (arguments.write / "parity.md").write_text(to_markdown(known, all_cases()))
+        (arguments.write / "parallelisms" / "mesh_layers.md").write_text(to_mesh_page(known, all_cases()))
     return 1 if failing else 0
 
 

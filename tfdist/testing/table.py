@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -46,7 +46,7 @@ ORACLES = {
 
 _INTRODUCTION = f"""# Parity
 
-<!-- Written by `python -m tfdist.testing.parity --write docs/parity.md`; do not edit. -->
+<!-- Written by `python -m tfdist.testing.parity --write docs`; do not edit. -->
 
 Each case is one small function that trains, evaluates or predicts. It runs unchanged in plain Keras on one
 device, and under every layout below. A cell is the largest relative difference of any weight, optimizer slot,
@@ -56,9 +56,13 @@ not end. An empty cell is not run. The last batch of an epoch is smaller than th
 "uneven".
 
 Layouts: `stock_*` are TensorFlow's own strategies; `mirrored_N` has N devices; `workers_PxD` has P processes
-with D devices each, on loopback; `mesh_2x2` splits batches over two devices and transformers by heads and columns, or
-else whatever divides, over two others, `mesh_2x2_sharded` weights over all four, and `mesh_workers_2x2` has two of
-the four in each of two processes. CPU devices throughout."""
+with D devices each, on loopback. `mesh_BxM` splits batches over B devices, and over M transformers by heads and
+columns, or else whatever divides; `mesh_2x2_optimizer` splits the optimizer's state over the batch axis too
+(`shard_optimizer`), `mesh_2x2_sharded` weights and gradients (`shard_weights`), and `mesh_workers_2x2` has two of the
+four devices in each of two processes. CPU devices throughout."""
+
+MESH_COLUMNS = tuple(name for name in COLUMNS if LAYOUTS[name].mesh)
+REPLICA_COLUMNS = tuple(name for name in COLUMNS if name not in MESH_COLUMNS)
 
 
 def cell_text(cell: Cell | None) -> str:
@@ -72,15 +76,56 @@ def cell_text(cell: Cell | None) -> str:
 
 
 def to_markdown(cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case]) -> str:
-    """Returns the page: one section for each oracle, one row for each case."""
+    """Returns the page: one section for each oracle, one row for each case; meshes in a table of their own."""
     lines = [_INTRODUCTION]
     for oracle in dict.fromkeys(case.oracle for case in cases.values()):
-        lines += ["", f"## {ORACLES[oracle]} ({oracle})", "", "| Case | " + " | ".join(COLUMNS) + " |"]
-        lines.append("|---" * (len(COLUMNS) + 1) + "|")
-        for case in (case for case in cases.values() if case.oracle == oracle):
-            texts = [cell_text(cells.get((case.name, column))) for column in COLUMNS]
-            lines.append(f"| `{case.name}`: {case.title.rstrip('.')} | " + " | ".join(texts) + " |")
+        lines += ["", f"## {ORACLES[oracle]} ({oracle})"]
+        of_oracle = [case for case in cases.values() if case.oracle == oracle]
+        lines += _rows(cells, of_oracle, REPLICA_COLUMNS)
+        lines += _rows(cells, [case for case in of_oracle if MESH_COLUMNS[0] in case.layouts], MESH_COLUMNS)
     return "\n".join(lines) + "\n"
+
+
+_MESH_INTRODUCTION = f"""# Layers and optimizers on a mesh
+
+<!-- Written by `python -m tfdist.testing.parity --write docs`; do not edit. -->
+
+The rows of [parity.md](../parity.md) that are about one layer or one optimizer: the largest relative difference of any
+weight, optimizer slot, loss or prediction from plain Keras on one device, float32, tolerance
+{RELATIVE_TOLERANCE:.0e}. Each layer stands between two dense ones, and whatever the mesh divides of their variables is
+split. What is not listed has not been tried."""
+
+_SUBJECTS = {
+    "Layers": ("layer[", "embedding", "lstm_tagger"),
+    "Layers that draw random numbers": ("random_by_row[",),
+    "Whole models": ("bert", "keras_hub_backbone[", "attention"),
+    "Optimizers": ("optimizer[",),
+}
+
+
+def to_mesh_page(cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case]) -> str:
+    """Returns the page of layers and optimizers on meshes."""
+    lines = [_MESH_INTRODUCTION]
+    for subject, beginnings in _SUBJECTS.items():
+        chosen = [
+            case
+            for name, case in cases.items()
+            if MESH_COLUMNS[0] in case.layouts
+            and any(name == begin or (begin.endswith("[") and name.startswith(begin)) for begin in beginnings)
+        ]
+        lines += ["", f"## {subject}", *_rows(cells, chosen, MESH_COLUMNS)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(
+    cells: Mapping[tuple[str, str], Cell], cases: Sequence[Case], columns: Sequence[str]
+) -> Iterator[str]:
+    if not cases:
+        return
+    yield from ("", "| Case | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|")
+    for case in cases:
+        texts = [cell_text(cells.get((case.name, column))) for column in columns]
+        yield f"| `{case.name}`: {case.title.rstrip('.')} | " + " | ".join(texts) + " |"
 
 
 def to_table(

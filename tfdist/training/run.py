@@ -23,6 +23,7 @@ from tfdist.callbacks.model_checkpoint import ModelCheckpoint
 from tfdist.callbacks.tensorboard import TensorBoard
 from tfdist.callbacks.throughput import Throughput
 from tfdist.config.loader import config_to_yaml, fingerprint
+from tfdist.config.rules import load_rules
 from tfdist.config.schema import RunConfig, StrategyConfig, TrainingConfig
 from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
@@ -65,7 +66,10 @@ def start_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
     default = StrategyConfig()
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     name = options.pop("name")
-    return create_strategy(name, **{key: x for key, x in options.items() if x != getattr(default, key)})
+    given = {key: value for key, value in options.items() if value != getattr(default, key)}
+    if "layout" in given:
+        given["layout_map"] = load_rules(given.pop("layout"))
+    return create_strategy(name, **given)
 
 
 def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any]:

@@ -44,10 +44,28 @@ def test_rules_from_a_file(tmp_path, capsys):
         (["--mesh", "batch=2,modle=2"], "there is no axis 'modle'"),
         (["--mesh", "model=2", "--shard-weights"], "has none to split over"),
         (["--mesh", "model=2", "--optimizer", "adamm"], "Keras has no such optimizer"),
-        (["--mesh", "model=2", "--layout", "no.yaml"], "--layout no.yaml"),
+        (["--mesh", "model=2", "--layout", "no.yaml"], "no file no.yaml"),
         (["--mesh", "model=2", "--model", "no/folder"], "no/folder"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message, capsys):
     assert main(["plan", "--model", "mlp", *arguments]) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    picture = str(tmp_path / "file" / "mlp.svg")
+    assert main(["plan", "--model", "mlp", "--mesh", "model=2", "--picture", picture]) != 0
+    message = capsys.readouterr().err
+    assert "Cannot write" in message and picture in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- a\n", "one rule a line"), ("", "one rule a line")]
+)
+def test_malformed_rules(tmp_path, capsys, text, message):
+    (tmp_path / "rules.yaml").write_text(text)
+    arguments = ["plan", "--model", "mlp", "--mesh", "model=2", "--layout", str(tmp_path / "rules.yaml")]
+    assert main(arguments) != 0
     assert message in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_refused_file_names_file_line_and_key(write, text, line, words):
 
 
 def test_missing_and_unreadable_files(tmp_path):
-    assert "no such configuration file" in refused(str(tmp_path / "none.yaml"))
+    assert "there is no file" in refused(str(tmp_path / "none.yaml"))
     assert "cannot read" in refused(str(tmp_path))
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"output: caf\xe9\n")

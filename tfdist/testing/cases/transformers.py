@@ -110,7 +110,16 @@ def bert(context: Context) -> dict[str, Any]:
     return _encoder(context, _tfdist_bert)
 
 
-HUB: dict[str, Callable[[], keras.Model]] = {"bert": _hub_bert, "distil_bert": _hub_distil_bert}
+def _hub_gpt2() -> keras.Model:
+    backbone = _hub_backbone("GPT2Backbone")
+    return keras.Model(backbone.input, keras.layers.Dense(tiny.CLASSES)(backbone.output[:, -1]))
+
+
+HUB: dict[str, Callable[[], keras.Model]] = {
+    "bert": _hub_bert,
+    "distil_bert": _hub_distil_bert,
+    "gpt2": _hub_gpt2,
+}
 
 
 @case("O2", each=HUB, layouts=NARROW, requires="keras_hub", meshes=True)
