@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,10 +21,12 @@ from tensorflow.python.data.ops import multi_device_iterator_ops
 from tfdist import create_strategy
 from tfdist._internals.registry import list_patches
 from tfdist.errors import UnsupportedError
+from tfdist.runtime.devices import make_logical_cpus
 from tfdist.strategies.mirrored import Mirrored
 from tfdist.testing.inspection import count_collectives
 from tfdist.testing.numerics import RELATIVE_TOLERANCE, relative_difference
 
+make_logical_cpus(4)  # their number is fixed at TensorFlow's first operation
 BATCH = 8
 CANARIES: dict[str, Callable[[], None]] = {}
 PATCHES = {patch.target: patch for patch in list_patches()}
@@ -288,6 +291,61 @@ def recurrent_layer_on_a_mesh() -> None:
         return keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2)), keras.layers.LSTM(3)])
 
     assert_one_device(lambda: compiled(build, loss="mse"), (rows()[0], rows()[0][:, :3]), mesh=True)
+
+
+@functools.cache
+def split_columns() -> tf.distribute.Strategy:
+    rules = {"(columns|inner)/kernel$": (None, "model")}
+    return create_strategy("mesh", mesh={"batch": 2, "model": 2}, layout_map=rules)
+
+
+def inner() -> keras.layers.Layer:
+    return keras.layers.Dense(4, name="inner")
+
+
+def behind_split_columns(shape: tuple[int, ...], create: Callable[[], Any]) -> Callable[[], None]:
+    def build() -> keras.Model:
+        inputs = keras.Input((4,))
+        columns = keras.layers.Dense(math.prod(shape), "tanh", name="columns")(inputs)
+        outputs = keras.layers.Flatten()(create()(keras.layers.Reshape(shape)(columns)))
+        return keras.Model(inputs, keras.layers.Dense(3)(outputs))
+
+    def check() -> None:
+        found = result(split_columns().scope(), lambda: compiled(build), rows(16))
+        expected = result(contextlib.nullcontext(), lambda: compiled(build), rows(16))
+        for one, other in zip(found, expected, strict=True):
+            assert relative_difference(one, other, 1.0) <= RELATIVE_TOLERANCE
+
+    def check_refused() -> None:
+        with pytest.raises(UnsupportedError, match="cannot train the layer"):
+            result(split_columns().scope(), lambda: compiled(build), rows(16))
+
+    return check_refused if create in REFUSED.values() else check
+
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    "nn.average_pool": lambda: keras.layers.AveragePooling2D(2),
+    "nn.depthwise_conv": lambda: keras.layers.DepthwiseConv2D(3),
+    "nn.separable_conv": lambda: keras.layers.SeparableConv2D(2, 3),
+}
+# A layer that fails behind split columns without the patch.
+BEHIND_COLUMNS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
+    "nn.conv": ((6, 6, 2), lambda: keras.layers.Conv2D(2, 3)),
+    "nn.conv_transpose": ((6, 6, 2), lambda: keras.layers.Conv2DTranspose(2, 3)),
+    "nn.max_pool": ((6, 6, 2), lambda: keras.layers.MaxPooling2D(2)),
+    "numpy.maximum": ((6, 4), lambda: lambda x: keras.layers.Maximum()([x, inner()(x)])),
+    "numpy.minimum": ((6, 4), lambda: lambda x: keras.layers.Minimum()([x, inner()(x)])),
+    "numpy.pad": ((6, 4), lambda: keras.layers.ZeroPadding1D(1)),
+    "numpy.split": (
+        (8,),
+        lambda: lambda x: keras.ops.concatenate(keras.ops.split(x, 4, axis=1)[::-1], axis=1),
+    ),
+    "image.resize": ((6, 6, 2), lambda: keras.layers.Resizing(4, 4)),
+    **{name: ((6, 6, 2), create) for name, create in REFUSED.items()},
+}
+for name, (shape, create) in BEHIND_COLUMNS.items():
+    canary(f"tensorflow.{name}")(behind_split_columns(shape, create))
+canary("TimeDistributed.call")(behind_split_columns((6, 4), lambda: keras.layers.TimeDistributed(inner())))
 
 
 @canary("tensorflow.numpy.flip")

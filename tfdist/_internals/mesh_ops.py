@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import core as backend_core
 from keras.src.backend.tensorflow import numpy as backend_numpy
 
+from tfdist._internals.mesh_layers import by_batch
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_step import on_mesh
 
@@ -21,7 +22,13 @@ def _flip(stock: Any) -> Any:
         if not on_mesh():
             return stock(x, axis)
         x = tf.convert_to_tensor(x)
-        axes = range(x.shape.rank) if axis is None else (axis if isinstance(axis, list | tuple) else [axis])
+        axes = list(
+            range(x.shape.rank) if axis is None else axis if isinstance(axis, list | tuple) else [axis]
+        )
+        if x.shape.rank == 3 and axes == [1] and x.shape[1] is not None:
+            # Sequences, whose gradient DTensor cannot bring back through a gather.
+            steps = [by_batch(step) for step in tf.unstack(by_batch(x), axis=1)]
+            return by_batch(tf.stack(steps[::-1], axis=1))
         for dimension in axes:
             x = tf.gather(x, tf.range(tf.shape(x)[dimension] - 1, -1, -1), axis=dimension)
         return x

@@ -22,6 +22,7 @@ _MODULES = (
     "seeds",
     "random_by_row",
     "unrolled_rnn",
+    "mesh_layers",
     "mesh_ops",
     "mesh_results",
     "symbolic_build",

@@ -46,6 +46,7 @@ class ReplicaStep:
         gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
         rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
         everywhere: Gives a tensor whole to all devices of a mesh, where the step is one program over them; else None.
+        by_batch: Splits a tensor over the batch axis of the mesh and nothing else, where its rows divide; else None.
         in_compiled: XLA compiles what is being traced.
         draws_by_row: Such numbers are being drawn, so that the seed is everybody's.
     """
@@ -61,6 +62,7 @@ class ReplicaStep:
         self.rows: RowPosition | None = None
         self.draws_by_row = False
         self.everywhere: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self.by_batch: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._passengers: list[tf.Tensor] | None = None
         self._passengers_reduced: list[tf.Tensor] | None = None
         self._passengers_graph: Any = None

@@ -2,6 +2,7 @@
 
 Stock loops with `tf.while_loop` over TensorArrays, for which DTensor has no layout rules: LSTM, GRU and SimpleRNN fail
 with "'tf.EmptyTensorList' op does not implement layout propagation". Unrolled they need a static number of time steps.
+Stock's own unrolled loop reverses the inputs of a backward layer and not its mask, so both are reversed here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from keras.src import backend
 
+from tfdist._internals.mesh_layers import by_batch
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_step import on_mesh
 from tfdist.errors import UnsupportedError
@@ -19,13 +21,20 @@ def _unrolled(stock: Any) -> Any:
     def rnn(step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not on_mesh():
             return stock(step_function, inputs, *args, **kwargs)
-        length = inputs.shape[0 if kwargs.get("time_major") else 1]
+        time = 0 if kwargs.get("time_major") else 1
+        length = inputs.shape[time]
         if length is None:
             raise UnsupportedError(
                 "the mesh strategy unrolls recurrent layers, which needs one length for all batches, and the batch "
                 "says none. Pad the sequences to one length in the dataset."
             )
-        return stock(step_function, inputs, *args, **{**kwargs, "unroll": True})
+        kwargs["unroll"] = True
+        if kwargs.get("go_backwards") and kwargs.get("mask") is not None:
+            kwargs |= {"go_backwards": False, "mask": backend.numpy.flip(kwargs["mask"], time)}
+            inputs = backend.numpy.flip(inputs, time)
+        if kwargs.get("mask") is not None:
+            kwargs["mask"] = by_batch(kwargs["mask"])
+        return stock(step_function, by_batch(inputs), *args, **kwargs)
 
     return rnn
 

@@ -60,7 +60,12 @@ def run(args: argparse.Namespace) -> int:
     )
     Console(highlight=False).print(report)
     if args.picture:
-        write_atomically(args.picture, lambda path: Path(path).write_text(report.to_svg(), encoding="utf-8"))
+        drawn = report.to_svg()
+
+        def draw(path: str) -> None:
+            Path(path).write_text(drawn, encoding="utf-8")
+
+        write_atomically(args.picture, draw)
     return 0
 
 

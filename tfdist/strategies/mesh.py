@@ -17,7 +17,7 @@ from tfdist._internals import keras_state
 from tfdist._internals.cluster_start import start_mesh_cluster
 from tfdist._internals.coordination import agree, set_default_timeout
 from tfdist._internals.failure_report import report_failure_at_exit
-from tfdist._internals.mesh_batches import MeshBatches, place_batch
+from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, fetch, place
@@ -159,7 +159,7 @@ class Mesh(Distributed, tf.distribute.Strategy):
                     return fn(*args, **kwargs)
                 batch = args[0]
                 step = ReplicaStep(batch.num_valid, batch.num_global)
-                step.everywhere = self._replicated
+                step.everywhere, step.by_batch = self._replicated, self._by_batch
                 with replica_step(step):
                     return fn(batch.data, *args[1:], **kwargs)
 
@@ -167,6 +167,13 @@ class Mesh(Distributed, tf.distribute.Strategy):
 
     def _replicated(self, value: tf.Tensor) -> tf.Tensor:
         return dtensor.relayout(value, dtensor.Layout.replicated(self.mesh, value.shape.rank))
+
+    def _by_batch(self, value: tf.Tensor) -> tf.Tensor:
+        rows, shards = value.shape[0], self.axes.get(BATCH_AXIS, 1)
+        if shards == 1 or not rows or rows % shards:
+            return self._replicated(value)
+        layout = dtensor.Layout.batch_sharded(self.mesh, BATCH_AXIS, value.shape.rank)
+        return dtensor.relayout(value, layout)
 
     def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
         """Returns `value`, which is that of the whole batch already."""

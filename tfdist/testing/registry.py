@@ -68,6 +68,7 @@ def case(
     each: Iterable[str] | None = None,
     layouts: tuple[str, ...] = BASE,
     meshes: bool = False,
+    measured: tuple[str, ...] | None = None,
     stock_workers: bool = False,
     limit_s: float = 60.0,
     quick: bool = False,
@@ -81,6 +82,7 @@ def case(
         layouts: Names of the tfdist layouts that the tests run it on.
         meshes: Whether it is measured on meshes too. Not: those about collectives by hand, and inputs that have no
             layout (text, ragged, sparse), which the strategy refuses.
+        measured: The only layouts that it is measured on, where it is not all of them.
         stock_workers: Whether stock MultiWorkerMirrored runs it too (nearly everything there crashes).
         limit_s: Seconds after which it counts as hanging.
         quick: Whether it belongs to the quick subset.
@@ -101,14 +103,14 @@ def case(
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
             run = function if item is None else _with_item(function, item)
-            measured_meshes = MESHES if meshes else ()
+            possible = (*stock, *WIDE, *(MESHES if meshes else ()))
             tested_meshes = ("mesh_2x2",) if meshes and (quick or layouts == WIDE) else ()
             _CASES[name] = Case(
                 name,
                 oracle,
                 title,
                 run,
-                (*stock, *WIDE, *measured_meshes),
+                tuple(one for one in possible if measured is None or one in (*stock, *measured)),
                 (*layouts, *tested_meshes),
                 limit_s,
                 quick,
