@@ -141,6 +141,7 @@ def test_a_layout_map_for_another_mesh_is_refused() -> None:
 
 
 def test_more_devices_than_there_are() -> None:
+    tf.zeros(1)  # from now on their number is fixed
     with pytest.raises(ClusterError, match="4 logical CPU devices|TensorFlow already"):
         mesh(mesh={"batch": 4, "model": 2})
     with pytest.raises(ConfigError, match="timeout_s=0 is not possible"):
@@ -178,6 +179,18 @@ def test_a_layer_without_rules_is_refused_by_its_name(name) -> None:
     data = np.zeros((8, *shape), "float32")
     with pytest.raises(UnsupportedError, match=f"cannot train the layer 'net.*/{model.layers[1].name}"):
         model.fit(data, np.zeros((8, *model.output_shape[1:]), "float32"), verbose=0)
+
+
+def test_what_dtensor_cannot_split_is_said_with_a_cure() -> None:
+    """An operation of TensorFlow's without a rule, not called through Keras."""
+    with mesh(layout_map={"up/kernel$": (None, "model")}).scope():
+        inputs = keras.Input((8,))
+        hidden = keras.layers.Dense(16, name="up")(inputs)
+        pooled = keras.layers.Lambda(lambda x: tf.nn.avg_pool1d(x[..., None], 2, 2, "VALID")[..., 0])(hidden)
+        model = keras.Model(inputs, keras.layers.Dense(4)(pooled))
+        model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedError, match=r"stopped at the operation tf\.\w+: .*layout_map"):
+        model.fit(np.ones((8, 8), "float32"), np.ones((8, 4), "float32"), verbose=0)
 
 
 def test_outside_of_a_step_variables_are_values_of_the_host() -> None:

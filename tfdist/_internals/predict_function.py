@@ -41,7 +41,7 @@ def _on_mesh(model: Any, strategy: Any, compiled: Any) -> Any:
     step = compiled(lambda batch: strategy.run(model.predict_step, args=(batch,)))
 
     def one_step(batch: Any) -> Any:
-        with strategy.step_limit():
+        with strategy.watched_step():
             return strategy.on_host(step(batch))
 
     return one_step

@@ -113,7 +113,7 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
 
     def function(iterator: Any) -> Any:
         flag = strategy.flag(float(getattr(model, "_tfdist_wants_stop", False)))
-        with strategy.step_limit():
+        with strategy.watched_step():
             logs = execute(iterator, flag)
             model._tfdist_stop = strategy.sum_of_flags(logs.pop(STOP_KEY))
         return logs

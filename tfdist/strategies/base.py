@@ -75,8 +75,8 @@ class DataParallel(Distributed):
         """Returns the sum that a step gave."""
         return value
 
-    def step_limit(self) -> contextlib.AbstractContextManager[None]:
-        """Limits the time of a step; here its collectives have limits of their own."""
+    def watched_step(self) -> contextlib.AbstractContextManager[None]:
+        """Is open around each step; here its collectives have limits of their own."""
         return contextlib.nullcontext()
 
     def distribute_batches(

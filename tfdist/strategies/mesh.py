@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tfdist._internals.coordination import agree, set_default_timeout
 from tfdist._internals.failure_report import report_failure_at_exit
 from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
+from tfdist._internals.mesh_errors import layout_errors_explained
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, fetch, place
 from tfdist._internals.replica_batch import ReplicaBatch
@@ -121,9 +122,11 @@ class Mesh(Distributed, tf.distribute.Strategy):
         """Whether a process that saves alone would lack pieces of variables."""
         return self.num_processes > 1
 
-    def step_limit(self) -> contextlib.AbstractContextManager[None]:
-        """Limits the time of a step of several processes."""
-        return step_limit(self._timeout_s)
+    @contextlib.contextmanager
+    def watched_step(self) -> Iterator[None]:
+        """Limits the time of a step of several processes, and explains what DTensor cannot split."""
+        with step_limit(self._timeout_s), layout_errors_explained():
+            yield
 
     def flag(self, value: float) -> tf.Tensor:
         """Returns this process's value to be summed in a step: with several processes, on each of its devices."""
