@@ -324,23 +324,24 @@ def behind_split_columns(shape: tuple[int, ...], create: Callable[[], Any]) -> C
 
 
 REFUSED: dict[str, Callable[[], Any]] = {
-    "nn.average_pool": lambda: keras.layers.AveragePooling2D(2),
-    "nn.depthwise_conv": lambda: keras.layers.DepthwiseConv2D(3),
-    "nn.separable_conv": lambda: keras.layers.SeparableConv2D(2, 3),
+    "tensorflow.nn.average_pool": lambda: keras.layers.AveragePooling2D(2),
+    "tensorflow.nn.depthwise_conv": lambda: keras.layers.DepthwiseConv2D(3),
+    "tensorflow.nn.separable_conv": lambda: keras.layers.SeparableConv2D(2, 3),
 }
 # A layer that fails behind split columns without the patch.
 BEHIND_COLUMNS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
-    "nn.conv": ((6, 6, 2), lambda: keras.layers.Conv2D(2, 3)),
-    "nn.conv_transpose": ((6, 6, 2), lambda: keras.layers.Conv2DTranspose(2, 3)),
-    "nn.max_pool": ((6, 6, 2), lambda: keras.layers.MaxPooling2D(2)),
-    "numpy.maximum": ((6, 4), lambda: lambda x: keras.layers.Maximum()([x, inner()(x)])),
-    "numpy.minimum": ((6, 4), lambda: lambda x: keras.layers.Minimum()([x, inner()(x)])),
-    "numpy.pad": ((6, 4), lambda: keras.layers.ZeroPadding1D(1)),
-    "numpy.split": (
+    "tensorflow.nn.conv": ((6, 6, 2), lambda: keras.layers.Conv2D(2, 3)),
+    "tensorflow.nn.conv_transpose": ((6, 6, 2), lambda: keras.layers.Conv2DTranspose(2, 3)),
+    "tensorflow.nn.max_pool": ((6, 6, 2), lambda: keras.layers.MaxPooling2D(2)),
+    "Maximum._merge_function": ((6, 4), lambda: lambda x: keras.layers.Maximum()([x, inner()(x)])),
+    "Minimum._merge_function": ((6, 4), lambda: lambda x: keras.layers.Minimum()([x, inner()(x)])),
+    "tensorflow.numpy.pad": ((6, 4), lambda: keras.layers.ZeroPadding1D(1)),
+    "tensorflow.numpy.split": (
         (8,),
         lambda: lambda x: keras.ops.concatenate(keras.ops.split(x, 4, axis=1)[::-1], axis=1),
     ),
-    "image.resize": ((6, 6, 2), lambda: keras.layers.Resizing(4, 4)),
+    "TimeDistributed.call": ((6, 4), lambda: keras.layers.TimeDistributed(inner())),
+    "tensorflow.image.resize": ((6, 6, 2), lambda: keras.layers.Resizing(4, 4)),
     **{name: ((6, 6, 2), create) for name, create in REFUSED.items()},
 }
 for name, (shape, create) in BEHIND_COLUMNS.items():

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from keras import tree
 from keras.src.backend.tensorflow import image as backend_image
 from keras.src.backend.tensorflow import nn as backend_nn
 from keras.src.backend.tensorflow import numpy as backend_numpy
-from keras.src.layers import TimeDistributed
+from keras.src.layers import Maximum, Minimum, TimeDistributed
 
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_step import current_step, on_mesh
@@ -60,9 +61,7 @@ def _relaid(inputs: tuple[str, ...] = (), kernels: tuple[str, ...] = ()) -> Call
                 return stock(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             given = bound.arguments
-            for name in inputs:
-                if getattr(given[name], "shape", ()):
-                    given[name] = by_batch(given[name])
+            given.update({name: tree.map_structure(by_batch, given[name]) for name in inputs})
             given.update({name: whole(given[name]) for name in kernels})
             # The output too: else DTensor carries the layout that the next operation wants into this one.
             return by_batch(stock(*bound.args, **bound.kwargs))
@@ -115,12 +114,12 @@ PATCHES = (
     _patch(backend_nn, "conv", _relaid(("inputs",), ("kernel",))),
     _patch(backend_nn, "conv_transpose", _relaid(("inputs",), ("kernel",))),
     _patch(backend_nn, "max_pool", _relaid(("inputs",))),
-    _patch(backend_numpy, "maximum", _relaid(("x1", "x2"))),
-    _patch(backend_numpy, "minimum", _relaid(("x1", "x2"))),
     _patch(backend_numpy, "pad", _relaid(("x",))),
     _patch(backend_numpy, "split", _split),
     _patch(backend_image, "resize", _relaid(("images",))),
     _patch(TimeDistributed, "call", _relaid(("inputs",))),
+    _patch(Maximum, "_merge_function", _relaid(("inputs",))),
+    _patch(Minimum, "_merge_function", _relaid(("inputs",))),
     _patch(backend_nn, "average_pool", _refused(_USE_CONV), _NONE),
     _patch(backend_nn, "depthwise_conv", _refused("Use a Conv layer, or 'mirrored'."), _NONE),
     _patch(backend_nn, "separable_conv", _refused("Use a Conv layer, or 'mirrored'."), _NONE),
