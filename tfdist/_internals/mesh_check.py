@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
-from tfdist._internals.mesh_variable import MeshVariable, place
+from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, place
 from tfdist.errors import ClusterError
 
 
@@ -29,7 +29,7 @@ def check_dtensor(mesh: dtensor.Mesh) -> None:
     inputs = np.arange(4 * mesh.dim_size(axis), dtype=np.float32).reshape(-1, 2) / 10
     start = np.asarray([[1.0], [-2.0]], np.float32)
     weights, bias, momentum, counts = (
-        MeshVariable.create(value, dtensor.Layout.replicated(mesh, value.ndim))
+        MeshVariable.create(value, VariableLayouts.all_as(dtensor.Layout.replicated(mesh, value.ndim)))
         for value in (start, np.zeros([1], np.float32), np.zeros_like(start), np.zeros([], np.float32))
     )
 

@@ -14,9 +14,9 @@ import tensorflow as tf
 from keras.src.backend.common.name_scope import current_path
 from tensorflow.experimental import dtensor
 
-from tfdist._internals.mesh_variable import MeshVariable
+from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts
 
-LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], tuple[dtensor.Layout, dtensor.Layout]]
+LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], VariableLayouts]
 
 
 class _WholeBatch(tf.distribute.ReplicaContext):
@@ -27,7 +27,7 @@ class _WholeBatch(tf.distribute.ReplicaContext):
 
 
 class MeshExtended(tf.distribute.StrategyExtended):
-    """Creates variables in the layouts that `layouts_of(path, shape, reference)` gives, stored and computed."""
+    """Creates variables in the layouts that `layouts_of(path, shape, reference)` gives."""
 
     def __init__(self, strategy: tf.distribute.Strategy, mesh: dtensor.Mesh, layouts_of: LayoutsOf) -> None:
         super().__init__(strategy)
@@ -44,10 +44,10 @@ class MeshExtended(tf.distribute.StrategyExtended):
             value = tf.convert_to_tensor(initial() if callable(initial) else initial, kwargs.get("dtype"))
             if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
                 # State of metrics; no rule is for it, and not every metric's operations have layout rules.
-                storage = compute = dtensor.Layout.replicated(self._mesh, value.shape.rank)
+                layouts = VariableLayouts.all_as(dtensor.Layout.replicated(self._mesh, value.shape.rank))
             else:
-                storage, compute = self._layouts_of(path, tuple(value.shape), self._reference)
-            return MeshVariable.create(value.numpy(), storage, compute, **options)
+                layouts = self._layouts_of(path, tuple(value.shape), self._reference)
+            return MeshVariable.create(value.numpy(), layouts, **options)
 
     @contextmanager
     def colocate_vars_with(self, colocate_with_variable: Any) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -59,18 +59,32 @@ def _piece(layout: dtensor.Layout, location: dict[str, int], shape: tuple[int, .
     return tuple(slices)
 
 
-def _gathered(value: tf.Tensor, stored: dtensor.Layout, computed: dtensor.Layout) -> tf.Tensor:
-    """Returns the pieces put together; the gradient is scattered back, or stays slices, as on one device."""
+class VariableLayouts(NamedTuple):
+    """How a variable is stored, how a step computes with it, and how the optimizer takes its gradient."""
+
+    stored: dtensor.Layout
+    computed: dtensor.Layout
+    gradient: dtensor.Layout
+
+    @classmethod
+    def all_as(cls, layout: dtensor.Layout) -> VariableLayouts:
+        """Returns `layout` for all three."""
+        return cls(layout, layout, layout)
+
+
+def _gathered(value: tf.Tensor, layouts: VariableLayouts) -> tf.Tensor:
+    """Returns the pieces put together; the gradient is scattered, or stays slices, as on one device."""
 
     @tf.custom_gradient
     def gather(value: tf.Tensor) -> Any:
         def gradient(upstream: Any) -> Any:
             if isinstance(upstream, tf.IndexedSlices):
                 return upstream
-            # In two steps: else DTensor carries the stored layout into the products before, some of which have no rule.
-            return dtensor.relayout(dtensor.relayout(upstream, computed), stored)
+            # In two steps: else DTensor carries the optimizer's layout into the products before, some of which have no
+            # rule.
+            return dtensor.relayout(dtensor.relayout(upstream, layouts.computed), layouts.gradient)
 
-        return dtensor.relayout(value, computed), gradient
+        return dtensor.relayout(value, layouts.computed), gradient
 
     return gather(value)
 
@@ -80,20 +94,17 @@ class MeshVariable(d_variable.DVariable):
 
     Attributes:
         layout: How it is stored.
-        compute_layout: How a step sees it; where it differs, the pieces are gathered at each use, and gradients are
-            scattered back.
+        layouts: All its layouts; where they differ, the pieces are gathered at each use, and gradients are scattered.
     """
 
-    compute_layout: dtensor.Layout
+    layouts: VariableLayouts
 
     @classmethod
-    def create(
-        cls, value: Any, layout: dtensor.Layout, compute_layout: dtensor.Layout | None = None, **options: Any
-    ) -> MeshVariable:
+    def create(cls, value: Any, layouts: VariableLayouts, **options: Any) -> MeshVariable:
         """Returns a variable that starts with a value of the host."""
         # Not in __init__: the metaclass of variables takes what is given by position for its own.
-        variable = cls(place(value, layout), **options)
-        variable.compute_layout = compute_layout or layout
+        variable = cls(place(value, layouts.stored), **options)
+        variable.layouts = layouts
         return variable
 
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,9 +113,9 @@ class MeshVariable(d_variable.DVariable):
         value = super()._read_variable_op(*args, **kwargs)
         if tf.executing_eagerly():
             return tf.constant(fetch(value))
-        if self.compute_layout == self.layout:
+        if self.layouts.stored == self.layouts.computed == self.layouts.gradient:
             return value
-        return _gathered(value, self.layout, self.compute_layout)
+        return _gathered(value, self.layouts)
 
     def _pieces(self) -> tf.Tensor:
         return super()._read_variable_op()

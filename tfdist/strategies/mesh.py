@@ -21,7 +21,7 @@ from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
 from tfdist._internals.mesh_errors import layout_errors_explained
 from tfdist._internals.mesh_extended import MeshExtended
-from tfdist._internals.mesh_variable import MeshVariable, fetch, place
+from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, fetch, place
 from tfdist._internals.replica_batch import ReplicaBatch
 from tfdist._internals.replica_step import ReplicaStep, replica_step
 from tfdist._internals.shared_seed import share_seed
@@ -83,12 +83,12 @@ class Mesh(Distributed, tf.distribute.Strategy):
 
     def _layouts_of(
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
-    ) -> tuple[dtensor.Layout, dtensor.Layout]:
+    ) -> VariableLayouts:
         if reference is not None and tuple(reference.shape) == shape:
-            layout = self._layout(self._placement.of_slot(reference.axes, shape))
-            return layout, layout
+            return VariableLayouts.all_as(self._layout(self._placement.of_slot(reference.axes, shape)))
         stored, computed = self._placement.of_variable(path, shape)
-        return self._layout(stored), self._layout(computed)
+        gradient = self._placement.of_slot(stored, shape)
+        return VariableLayouts(*(self._layout(axes) for axes in (stored, computed, gradient)))
 
     def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
         return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
