@@ -82,8 +82,12 @@ def to_markdown(cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case]
         lines += ["", f"## {ORACLES[oracle]} ({oracle})"]
         of_oracle = [case for case in cases.values() if case.oracle == oracle]
         lines += _rows(cells, of_oracle, REPLICA_COLUMNS)
-        lines += _rows(cells, [case for case in of_oracle if MESH_COLUMNS[0] in case.layouts], MESH_COLUMNS)
+        lines += _rows(cells, [case for case in of_oracle if _is_on_meshes(case)], MESH_COLUMNS)
     return "\n".join(lines) + "\n"
+
+
+def _is_on_meshes(case: Case) -> bool:
+    return not set(MESH_COLUMNS).isdisjoint(case.layouts)
 
 
 _MESH_INTRODUCTION = f"""# Layers and optimizers on a mesh
@@ -110,7 +114,7 @@ def to_mesh_page(cells: Mapping[tuple[str, str], Cell], cases: Mapping[str, Case
         chosen = [
             case
             for name, case in cases.items()
-            if MESH_COLUMNS[0] in case.layouts
+            if _is_on_meshes(case)
             and any(name == begin or (begin.endswith("[") and name.startswith(begin)) for begin in beginnings)
         ]
         lines += ["", f"## {subject}", *_rows(cells, chosen, MESH_COLUMNS)]
