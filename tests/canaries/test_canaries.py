@@ -34,6 +34,7 @@ SHOWN_ELSEWHERE = {
     "device_input": "tests/multi_device",
     "random_by_row": "tests/canaries/test_patches.py",
     "unrolled_rnn": "tests/canaries/test_patches.py",
+    "mesh_layers": "tests/canaries/test_patches.py",
     "mesh_ops": "tests/canaries/test_patches.py",
     "mesh_results": "tests/canaries/test_patches.py",
 }

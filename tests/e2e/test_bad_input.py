@@ -235,7 +235,7 @@ def test_a_global_batch_smaller_than_the_replicas(data, tmp_path):
     [
         ("batch=2,modle=2", None, "there is no axis 'modle'"),
         ("model=2", "nothing/kernel$: [null, model]\n", "'nothing/kernel$' matches no variable"),
-        ("model=3", "gru.*/kernel$: [null, model]\n", "axis 'model' of 3 devices, which does not divide"),
+        ("model=5", "gru.*/kernel$: [null, model]\n", "axis 'model' of 5 devices, which does not divide"),
         ("model=2", "kernel$: [null, model]\ngru: [null, model]\n", "matched by two rules"),
         ("model=2", "kernel$: [null\n", "not valid YAML"),
     ],
