@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data.batch_plan import BatchPlan
-from tfdist.data.by_index import ByIndex
+from tfdist.data.by_index import ByIndex, check_at_least
 from tfdist.errors import DataError
 
 
@@ -62,15 +62,8 @@ def make_dataset(
         DataError: If there is no example, lengths differ within an example, one is longer than `max_length`,
             or an argument is out of range.
     """
-    for name, value, least in [
-        ("global_batch_size", global_batch_size, 1),
-        ("max_length", max_length, 1),
-        ("bucket_step", bucket_step, 1),
-        ("seed", seed, 0),
-        ("first_epoch", first_epoch, 0),
-    ]:
-        if value < least:
-            raise DataError(f"{name} is {value}; it must be at least {least}.")
+    check_at_least(1, global_batch_size=global_batch_size, max_length=max_length, bucket_step=bucket_step)
+    check_at_least(0, seed=seed, first_epoch=first_epoch)
     if padding not in ("bucket", "fixed"):
         raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
     store = _flatten(features, labels, max_length, pad_values, label_pad)

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist.errors import DataError
+
 
 @dataclass(frozen=True)
 class ByIndex:
@@ -44,3 +46,10 @@ _halves: weakref.WeakKeyDictionary[tf.data.Dataset, ByIndex] = weakref.WeakKeyDi
 def halves(dataset: tf.data.Dataset) -> ByIndex | None:
     """Returns how `dataset` was made, if by index; what was mapped or batched further is no longer so."""
     return _halves.get(dataset)
+
+
+def check_at_least(least: int, **values: int) -> None:
+    """Raises DataError with the name and value of the first of `values` that is below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise DataError(f"{name} is {value}; it must be at least {least}.")

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from tfdist.data.by_index import ByIndex
+from tfdist.data.by_index import ByIndex, check_at_least
 from tfdist.errors import DataError
 
 
@@ -45,14 +45,8 @@ def rows_dataset(
         DataError: A number is out of range, or `load` gives something without rows, or another number of them than it
             was asked for.
     """
-    for name, value, least in [
-        ("num_rows", num_rows, 1),
-        ("global_batch_size", global_batch_size, 1),
-        ("seed", seed, 0),
-        ("first_epoch", first_epoch, 0),
-    ]:
-        if value < least:
-            raise DataError(f"{name} is {value}; it must be at least {least}.")
+    check_at_least(1, num_rows=num_rows, global_batch_size=global_batch_size)
+    check_at_least(0, seed=seed, first_epoch=first_epoch)
 
     def arrays(numbers: np.ndarray) -> Any:
         found = tree.map_structure(np.asarray, load(numbers), none_is_leaf=False)

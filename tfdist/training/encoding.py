@@ -29,21 +29,21 @@ def encode_examples(
     All of them are needed on every worker, since which examples form a batch follows from their lengths, and changes
     with each epoch. A strategy whose processes exchange nothing by themselves (`mesh`) tokenizes all in each.
     """
-    gather = getattr(strategy, "all_gather_arrays", None)
+    gather: Gather | None = getattr(strategy, "all_gather_arrays", None)
     if num_processes() == 1 or gather is None or len(examples) < num_processes():
         return task.encode(examples, names, tokenizer, data.max_length)
     mine = shard_indices(len(examples), (process_index(), num_processes()))
     own = task.encode([examples[number] for number in mine], names, tokenizer, data.max_length)
     labels: Any = own.labels
     if isinstance(labels, np.ndarray):
-        labels = np.stack(_of_all(gather, [row[np.newaxis] for row in labels]))[:, 0]
+        labels = np.concatenate(_of_all(gather, labels[:, np.newaxis]))
     elif labels is not None:
         labels = _of_all(gather, labels)
     positions = None if own.positions is None else _of_all(gather, own.positions)
     return Encoded(_of_all(gather, own.ids), labels, positions)
 
 
-def _of_all(gather: Any, own: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _of_all(gather: Gather, own: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
     """Puts every n-th array of each worker in order again; all of one integer dtype and rank 1."""
     lengths = gather(np.array([len(row) for row in own], np.int32))
     values = gather(np.concatenate(own).astype(np.int32))
