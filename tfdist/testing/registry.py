@@ -33,6 +33,7 @@ class Case:
 
     Attributes:
         name: Unique; `function[item]` where one function makes several cases.
+        module: The module of the function.
         oracle: The invariant it belongs to, such as `"O2"`.
         title: The first line of the function's docstring.
         run: The function, taking the context only.
@@ -44,6 +45,7 @@ class Case:
     """
 
     name: str
+    module: str
     oracle: str
     title: str
     run: Callable[[Context], Mapping[str, Any]]
@@ -107,6 +109,7 @@ def case(
             tested_meshes = ("mesh_2x2",) if meshes and (quick or layouts == WIDE) else ()
             _CASES[name] = Case(
                 name,
+                function.__module__,
                 oracle,
                 title,
                 run,
@@ -126,11 +129,11 @@ def _with_item(function: CaseFunction, item: str) -> CaseFunction:
 
 
 def all_cases() -> dict[str, Case]:
-    """Returns every case by name, in the order of the oracles' numbers."""
+    """Returns every case by name: by the oracles' numbers, then by module, whichever was imported first."""
     package = importlib.import_module("tfdist.testing.cases")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_CASES.items(), key=lambda entry: int(entry[1].oracle[1:])))
+    return dict(sorted(_CASES.items(), key=lambda entry: (int(entry[1].oracle[1:]), entry[1].module)))
 
 
 def cases_of(layout: Layout, *, names: Iterable[str] | None = None) -> dict[str, Case]:
