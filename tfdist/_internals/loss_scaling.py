@@ -35,7 +35,7 @@ def _agreed(stock: Any) -> Any:
         finite, step = stock(self, grads), current_step()
         if step is None or step.gradients_reduced:
             return finite
-        failures = step.sum([tf.cast(tf.logical_not(finite) & (step.num_valid > 0), tf.float32)])[0]
+        failures = step.sum([tf.cast(tf.logical_not(finite) & step.has_rows, tf.float32)])[0]
         return tf.equal(failures, 0.0)
 
     return check_finite

@@ -76,7 +76,7 @@ def _reduced(stock: Any) -> Any:
             return tf.math.divide_no_nan(loss, weight)
         local = _denominator(reduction, values, sample_weight, mask)
         if local is not None:
-            local = tf.stop_gradient(tf.cast(local, tf.float32)) * tf.cast(step.num_valid > 0, tf.float32)
+            local = tf.stop_gradient(tf.cast(local, tf.float32)) * tf.cast(step.has_rows, tf.float32)
             share = tf.math.divide_no_nan(local, step.sum([local])[0])
             return tf.math.divide_no_nan(loss * tf.cast(share, loss.dtype), weight)
         if step.static:

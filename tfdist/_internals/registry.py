@@ -23,6 +23,7 @@ _MODULES = (
     "random_by_row",
     "unrolled_rnn",
     "mesh_layers",
+    "mesh_lookup",
     "mesh_ops",
     "mesh_results",
     "symbolic_build",

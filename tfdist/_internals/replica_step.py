@@ -36,6 +36,7 @@ class ReplicaStep:
     Attributes:
         num_valid: Scalar int64, the rows of this replica that count; the rest of its batch is padding.
         num_global: Scalar int64, the rows of the global batch.
+        has_rows: Scalar bool, `num_valid > 0`.
         weight: Scalar float32, `num_valid / num_global`.
         static: Whether batches are padded to one static shape; then padding may be part of any batch, while else it
             is one row in a replica that would have none.
@@ -55,6 +56,7 @@ class ReplicaStep:
         self.num_valid = num_valid
         self.num_global = num_global
         self.static = static
+        self.has_rows = num_valid > 0
         self.weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
         self.written: list[Any] = []
         self.gradients_weighted = False
@@ -134,7 +136,7 @@ class ReplicaStep:
         if self.gradients_reduced:
             return list(gradients)
         present = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        shares = [gradients[index] for index in present]
+        shares = [self._gathered(gradients[index]) for index in present]
         if not self.gradients_weighted:
             shares = [_scaled(gradient, self.weight) for gradient in shares]
         # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
@@ -147,6 +149,16 @@ class ReplicaStep:
         for index, value in zip(present, summed, strict=False):
             result[index] = value
         return result
+
+    def _gathered(self, gradient: Any) -> Any:
+        # The devices of a mesh exchange slices where those are fewer than the rows of the table that each would make.
+        if self.everywhere is None or not isinstance(gradient, tf.IndexedSlices):
+            return gradient
+        count, table = gradient.values.shape[0], tf.get_static_value(gradient.dense_shape)
+        if count is None or table is None or count >= table[0]:
+            return gradient
+        values, indices = self.everywhere(gradient.values), self.everywhere(gradient.indices)
+        return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
     def take_passengers(self) -> list[tf.Tensor]:
         """Returns the summed passengers; sums them in a collective of their own if no gradients took them along."""

@@ -126,7 +126,10 @@ def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
 
 
 def _result_names(metric: Any) -> list[str]:
-    result = metric.result()
+    # Of zeros, which leave no read of a variable in the graph.
+    zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in metric.variables]
+    with StatelessScope(state_mapping=zeros):
+        result = metric.result()
     return list(result) if isinstance(result, dict) else [metric.name]
 
 

@@ -24,9 +24,7 @@ def _recorded(stock: Any) -> Any:
             # On a mesh the one replica always has rows, and DTensor crashes on a scalar condition.
             if self.synchronization == "on_read" and step.everywhere is None:
                 stored = self._value
-                value = tf.where(
-                    step.num_valid > 0, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored)
-                )
+                value = tf.where(step.has_rows, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored))
         return stock(self, value)
 
     return _direct_assign

@@ -69,6 +69,7 @@ def case(
     *,
     each: Iterable[str] | None = None,
     layouts: tuple[str, ...] = BASE,
+    every_item: tuple[str, ...] = ("mirrored_2",),
     meshes: bool = False,
     measured: tuple[str, ...] | None = None,
     stock_workers: bool = False,
@@ -82,6 +83,7 @@ def case(
         oracle: The invariant that the case checks.
         each: Items that the function is called with after the context, one case for each.
         layouts: Names of the tfdist layouts that the tests run it on.
+        every_item: Those of them on which the tests run every item; on the others the last, the hardest.
         meshes: Whether it is measured on meshes too. Not: those about collectives by hand, and inputs that have no
             layout (text, ragged, sparse), which the strategy refuses.
         measured: The only layouts that it is measured on, where it is not all of them.
@@ -100,13 +102,14 @@ def case(
 
     def register(function: CaseFunction) -> CaseFunction:
         title = (function.__doc__ or "").strip().splitlines()[0]
-        for item in [None] if each is None else each:
+        items = [None] if each is None else list(each)
+        for item in items:
             name = function.__name__ if item is None else f"{function.__name__}[{item}]"
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
             run = function if item is None else _with_item(function, item)
             possible = (*stock, *WIDE, *(MESHES if meshes else ()))
-            tested_meshes = ("mesh_2x2",) if meshes and (quick or layouts == WIDE) else ()
+            tested = (*layouts, *(("mesh_2x2",) if meshes and (quick or layouts == WIDE) else ()))
             _CASES[name] = Case(
                 name,
                 function.__module__,
@@ -114,7 +117,7 @@ def case(
                 title,
                 run,
                 tuple(one for one in possible if measured is None or one in (*stock, *measured)),
-                (*layouts, *tested_meshes),
+                tuple(one for one in tested if one in every_item or item == items[-1]),
                 limit_s,
                 quick,
                 requires,

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import WIDE, case
+from tfdist.testing.registry import NARROW, WIDE, case
 
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "early stopping": lambda: keras.callbacks.EarlyStopping(
@@ -22,7 +22,7 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
 }
 
 
-@case("O24", each=CALLBACKS)
+@case("O24", each=CALLBACKS, every_item=NARROW)
 def callback(context: Context, name: str) -> dict[str, Any]:
     """Decisions of Keras's own callbacks over six epochs with validation, uneven batches."""
     optimizer = keras.optimizers.SGD if name != "weights swap" else _averaging

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import BASE, case
+from tfdist.testing.registry import BASE, NARROW, case
 
 # Two full batches and one of five.
 COUNT = 29
@@ -83,7 +83,7 @@ INPUTS: dict[str, Callable[[], Built]] = {
 }
 
 
-@case("O1", each=INPUTS, layouts=BASE)
+@case("O1", each=INPUTS, layouts=BASE, every_item=NARROW)
 def inputs(context: Context, kind: str) -> dict[str, Any]:
     """Inputs of other structures and types, uneven batches."""
     with context.scope():

@@ -89,7 +89,7 @@ REFUSED_ON_MESH: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 MEASURED = ("mirrored_2", "mesh_2x2", "mesh_2x2_sharded")
 
 
-@case("O1", each=LAYERS, layouts=("mesh_2x2",), meshes=True, measured=MEASURED)
+@case("O1", each=LAYERS, layouts=("mesh_2x2",), every_item=("mesh_2x2",), meshes=True, measured=MEASURED)
 def layer(context: Context, name: str) -> dict[str, Any]:
     """Layer between two dense ones, momentum, uneven batches."""
     return _trained(context, *LAYERS[name])

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import BASE, WIDE, case
+from tfdist.testing.registry import BASE, NARROW, WIDE, case
 
 METRICS = {
     "accuracy": keras.metrics.BinaryAccuracy,
@@ -111,7 +111,9 @@ def numpy_evaluation(model: keras.Model, features: np.ndarray, labels: np.ndarra
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
-@case("O18", each=["1", "3", "33", "37", "48"], layouts=BASE, stock_workers=True, meshes=True)
+@case(
+    "O18", each=["1", "3", "33", "37", "48"], layouts=BASE, every_item=NARROW, stock_workers=True, meshes=True
+)
 def evaluate(context: Context, count: str) -> dict[str, Any]:
     """Evaluation of 1 to 48 rows against numpy; the same on every worker."""
     model = tiny.compiled(context, metrics=["accuracy"])

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import WIDE, case
+from tfdist.testing.registry import NARROW, WIDE, case
 
 BatchNormalization = keras.layers.BatchNormalization
 
@@ -144,7 +144,7 @@ LAYERS_BY_ROW = {
 }
 
 
-@case("O13", each=LAYERS_BY_ROW, layouts=WIDE, meshes=True)
+@case("O13", each=LAYERS_BY_ROW, layouts=WIDE, every_item=NARROW, meshes=True)
 def random_by_row(context: Context, name: str) -> dict[str, Any]:
     """With `random_by_row`, random layers train as on one device; a tail of one row and one of seven."""
     keras.utils.set_random_seed(5)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import WIDE, case
+from tfdist.testing.registry import NARROW, WIDE, case
 
 
 class Batches(keras.utils.PyDataset):
@@ -38,7 +38,7 @@ SOURCES: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
 }
 
 
-@case("O17", each=SOURCES, layouts=WIDE, stock_workers=True, meshes=True)
+@case("O17", each=SOURCES, layouts=WIDE, every_item=NARROW, stock_workers=True, meshes=True)
 def predict(context: Context, source: str) -> dict[str, Any]:
     """Predictions for 48, 37, 33, 13 and (arrays only) 5 and 1 rows against numpy."""
     model = tiny.compiled(context)
@@ -74,7 +74,7 @@ def predict_structures(context: Context) -> dict[str, Any]:
     return {f"predict/{name}": value for name, value in flat.items()}
 
 
-@case("O17", each=["12", "7", "1"], layouts=WIDE, meshes=True)
+@case("O17", each=["12", "7", "1"], layouts=WIDE, every_item=NARROW, meshes=True)
 def on_batch(context: Context, count: str) -> dict[str, Any]:
     """train_on_batch, test_on_batch and predict_on_batch with a batch of 12, 7 or 1 rows."""
     model = tiny.compiled(context, tiny.mlp, metrics=["accuracy"])

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import WIDE, case
+from tfdist.testing.registry import NARROW, WIDE, case
 
 OPTIMIZERS = {
     "adam, scheduled": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 9)),
@@ -34,7 +34,7 @@ def _random() -> keras.Model:
     )
 
 
-@case("O22", each=OPTIMIZERS, layouts=WIDE, meshes=True)
+@case("O22", each=OPTIMIZERS, layouts=WIDE, every_item=NARROW, meshes=True)
 def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
     """State read after 4 of 9 batches, given to a new model that takes the other 5: as if never interrupted."""
 

@@ -14,7 +14,7 @@ from tfdist._internals.replica_step import current_step
 from tfdist.data.rows import rows_dataset
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
-from tfdist.testing.registry import BASE, WIDE, case
+from tfdist.testing.registry import BASE, NARROW, WIDE, case
 
 COUNT = 40
 
@@ -121,7 +121,7 @@ ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@case("O16", each=ONE_EPOCH_EACH, layouts=BASE)
+@case("O16", each=ONE_EPOCH_EACH, layouts=BASE, every_item=NARROW)
 def rows_seen(context: Context, source: str) -> dict[str, Any]:
     """The ids trained on in each of two epochs; nobody has set a seed."""
     context.forget_seeds()
