@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 import tfdist
 from benchmarks import harness
 from benchmarks.overhead import contestant
 from benchmarks.workloads import Workload, workloads
-from tfdist._internals.mesh_functions import expanded_functions
-from tfdist.testing.inspection import is_collective
+from tfdist.testing.inspection import MeshCollective, mesh_collectives
 
 # Name -> options of the strategy.
 SHARDINGS: dict[str, dict[str, Any]] = {
@@ -32,21 +28,26 @@ TIME_AIM = 1.10
 
 
 def collectives(model: keras.Model, workload: Workload) -> dict[str, dict[str, int]]:
-    """Returns the number and the bytes a device gives of each kind of collective in one training step."""
-    before = set(expanded_functions())
+    """Returns the number and the bytes a device gives of each kind of collective in one training step.
+
+    Along `batch` there are those of the gradients, for each variable; along `model`, those forward and backward.
+    """
     inputs, labels = workload.rows(1)
-    model.fit(inputs, labels, batch_size=workload.global_batch_size, verbose=0)
-    number: Counter[str] = Counter()
-    num_bytes: Counter[str] = Counter()
-    for name, function in expanded_functions().items():
-        for node in function.node_def if name not in before else ():
-            if is_collective(node.op):
-                (shape,) = node.attr["_output_shapes"].list.shape
-                number[node.op] += 1
-                num_bytes[node.op] += tf.as_dtype(node.attr["T"].type).size * math.prod(
-                    dimension.size for dimension in shape.dim
-                )
-    return {kind: {"number": number[kind], "bytes": num_bytes[kind]} for kind in sorted(number)}
+    found: dict[str, dict[str, int]] = {}
+    for one in mesh_collectives(
+        lambda: model.fit(inputs, labels, batch_size=workload.global_batch_size, verbose=0)
+    ):
+        kind = found.setdefault(_kind(one), {"number": 0, "bytes": 0})
+        kind["number"] += 1
+        kind["bytes"] += one.num_bytes
+    return found
+
+
+def _kind(one: MeshCollective) -> str:
+    """Returns what a collective is for, and which kind DTensor meant before CPUs made it an all-reduce."""
+    meant = one.name.rpartition("/")[2].removeprefix("DTensor").partition("Op_")[0]
+    part = "update" if one.name.startswith(("adam", "Reshape")) else one.name.partition("/")[0]
+    return f"{meant}, {'backward' if part == 'gradient_tape' else part if part == 'update' else 'forward'}"
 
 
 def placed(workload: Workload, options: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ SHOWN_ELSEWHERE = {
     "random_by_row": "tests/canaries/test_patches.py",
     "unrolled_rnn": "tests/canaries/test_patches.py",
     "mesh_layers": "tests/canaries/test_patches.py",
+    "mesh_lookup": "tests/canaries/test_patches.py",
     "mesh_ops": "tests/canaries/test_patches.py",
     "mesh_results": "tests/canaries/test_patches.py",
 }

@@ -23,7 +23,7 @@ from tfdist._internals.registry import list_patches
 from tfdist.errors import UnsupportedError
 from tfdist.runtime.devices import make_logical_cpus
 from tfdist.strategies.mirrored import Mirrored
-from tfdist.testing.inspection import count_collectives
+from tfdist.testing.inspection import count_collectives, mesh_collectives
 from tfdist.testing.numerics import RELATIVE_TOLERANCE, relative_difference
 
 make_logical_cpus(4)  # their number is fixed at TensorFlow's first operation
@@ -346,6 +346,22 @@ BEHIND_COLUMNS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 }
 for name, (shape, create) in BEHIND_COLUMNS.items():
     canary(f".{name}")(behind_split_columns(shape, create))
+
+
+@canary("tensorflow.numpy.take")
+def vocabulary_split_over_a_mesh() -> None:
+    """The table is not put together."""
+    table = (64, 8)
+    with create_strategy(
+        "mesh", mesh={"batch": 1, "model": 2}, layout_map={"embeddings$": ("model", None)}
+    ).scope():
+        model = compiled(
+            lambda: keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(*table)]),
+            loss="mse",
+        )
+    ids = np.arange(12).reshape(4, 3)
+    found = mesh_collectives(lambda: model.fit(ids, np.zeros((4, 3, 8)), batch_size=4, verbose=0))
+    assert table not in {one.shape for one in found}
 
 
 @canary("tensorflow.numpy.flip")

@@ -12,12 +12,20 @@ from tfdist.errors import UnsupportedError
 
 
 @contextmanager
-def layout_errors_explained() -> Iterator[None]:
-    """Raises UnsupportedError in place of an error of DTensor's compiler; others pass."""
+def mesh_errors_explained() -> Iterator[None]:
+    """Raises UnsupportedError in place of an error of DTensor's compiler, and says where the cause of others is."""
     try:
         yield
+    except tf.errors.CancelledError as error:
+        raise tf.errors.CancelledError(
+            error.node_def,
+            error.op,
+            "a device of the mesh failed in this step, and the others were cancelled. TensorFlow has logged the cause "
+            f"above, in a line with 'is aborting with status'. Here: {error.message}",
+        ) from error
     except tf.errors.OpError as error:
-        if "DTensor" not in error.message and "tensorflow/dtensor" not in error.message:
+        of_compiler = "DTensor" in error.message or "tensorflow/dtensor" in error.message
+        if not of_compiler or "{{node" in error.message:
             raise
         # The last operation quoted is the one that it stopped at.
         operations = re.findall(r"['\"](tf\.\w+)['\"]", error.message)

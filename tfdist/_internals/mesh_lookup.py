@@ -53,7 +53,9 @@ def _look_up(table: tf.Tensor, indices: tf.Tensor, layout: dtensor.Layout) -> tf
         # An id that no part has stays outside of all, so that the gather refuses it as on one device.
         elsewhere = tf.logical_and(tf.logical_not(inside), tf.expand_dims(ids < num_rows, 0))
         found = tf.gather(parts, tf.where(elsewhere, tf.zeros_like(local), local), axis=1, batch_dims=1)
-        mask = tf.reshape(tf.cast(inside, found.dtype), [*local.shape, *[1] * len(of_row)])
+        mask = tf.cast(inside, found.dtype)
+        for _ in of_row:
+            mask = tf.expand_dims(mask, -1)
 
         def gradient(upstream: tf.Tensor) -> tf.IndexedSlices:
             values = tf.reshape(upstream, [-1, *table.shape[1:]])

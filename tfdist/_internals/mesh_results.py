@@ -1,7 +1,8 @@
 """Results of metrics on a mesh are computed on the host.
 
 At the end of an epoch Keras computes them eagerly, and DTensor refuses an operation on a variable of the mesh and a
-constant of the host: "got a regular tensor ... but was expecting a DTensor".
+constant of the host: "got a regular tensor ... but was expecting a DTensor". It is also where the failure of an
+epoch's last step must be seen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ def _on_host(stock: Any) -> Any:
     def get_metrics_result(self: Any) -> Any:
         if not hasattr(self.distribute_strategy, "on_host") or not tf.executing_eagerly():
             return stock(self)
+        with self.distribute_strategy.watched_step():
+            self.distribute_strategy.check_last_step()
         variables = [variable for metric in self.metrics for variable in metric.variables]
         with StatelessScope(state_mapping=[(v, tf.constant(v.value.numpy())) for v in variables]):
             return stock(self)

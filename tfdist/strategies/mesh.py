@@ -19,7 +19,7 @@ from tfdist._internals.coordination import agree, set_default_timeout
 from tfdist._internals.failure_report import report_failure_at_exit
 from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
-from tfdist._internals.mesh_errors import layout_errors_explained
+from tfdist._internals.mesh_errors import mesh_errors_explained
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, fetch, place
 from tfdist._internals.replica_batch import ReplicaBatch
@@ -72,6 +72,7 @@ class Mesh(Distributed, tf.distribute.Strategy):
         self.axes, self.rules = self._placement.mesh, self._placement.rules
         check_timeout(timeout_s)
         self._timeout_s = timeout_s
+        self._last_step: tf.Tensor | None = None
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
         check_dtensor(self.mesh)
@@ -125,7 +126,7 @@ class Mesh(Distributed, tf.distribute.Strategy):
     @contextlib.contextmanager
     def watched_step(self) -> Iterator[None]:
         """Limits the time of a step of several processes, and explains what DTensor cannot split."""
-        with step_limit(self._timeout_s), layout_errors_explained():
+        with step_limit(self._timeout_s), mesh_errors_explained():
             yield
 
     def flag(self, value: float) -> tf.Tensor:
@@ -137,7 +138,25 @@ class Mesh(Distributed, tf.distribute.Strategy):
 
     def sum_of_flags(self, value: tf.Tensor) -> Any:
         """Returns the sum that a step gave; with several processes it waits for the step's end, within its limit."""
-        return float(value) if self.num_processes > 1 else value
+        if self.num_processes > 1:
+            return float(value)
+        # One step late, so that the next is on its way while this one is computed.
+        self.check_last_step()
+        self._last_step = value
+        return value
+
+    def check_last_step(self) -> None:
+        """Waits for the last step.
+
+        DTensor keeps the error of a step, such as an id outside of a vocabulary, for whoever reads a result of it; if
+        nobody does, training goes on with what the steps before left.
+
+        Raises:
+            tf.errors.OpError: The step failed.
+        """
+        value, self._last_step = self._last_step, None
+        if value is not None:
+            fetch(value)
 
     def distribute_batch(self, data: Any) -> ReplicaBatch:
         """Returns one global batch on the mesh; what `train_on_batch` runs on."""

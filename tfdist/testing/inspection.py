@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfdist._internals.mesh_functions import expanded_functions
 
 # Traced functions are reached through closures and attributes of these; nothing else is followed.
 _FOLLOWED = ("__wrapped__", "__func__", "func", "__self__", "_python_function", "python_function")
@@ -68,3 +73,34 @@ def is_collective(op: str) -> bool:
 def _collectives(graph: Any) -> int:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return sum(is_collective(node.op) for node in nodes)
+
+
+class MeshCollective(NamedTuple):
+    """A collective that DTensor put into a function.
+
+    Attributes:
+        kind: The operation.
+        name: Where it comes from, as `gradient_tape/.../MatMul/DTensorAllReduceOp`.
+        shape: Of what one device gives.
+        num_bytes: Of what one device gives.
+    """
+
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+def mesh_collectives(run: Callable[[], Any]) -> list[MeshCollective]:
+    """Returns the collectives of one device in what DTensor compiles while `run` runs."""
+    before = set(expanded_functions())
+    run()
+    found = []
+    for name, function in expanded_functions().items():
+        for node in function.node_def if name not in before else ():
+            if is_collective(node.op):
+                (given,) = node.attr["_output_shapes"].list.shape
+                shape = tuple(dimension.size for dimension in given.dim)
+                size = tf.as_dtype(node.attr["T"].type).size
+                found.append(MeshCollective(node.op, node.name, shape, size * math.prod(shape)))
+    return found

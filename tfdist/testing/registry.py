@@ -73,7 +73,7 @@ def case(
     meshes: bool = False,
     measured: tuple[str, ...] | None = None,
     stock_workers: bool = False,
-    limit_s: float = 60.0,
+    limit_s: float = 120.0,
     quick: bool = False,
     requires: str | None = None,
 ) -> Callable[[CaseFunction], CaseFunction]:

@@ -102,6 +102,8 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
             weighted_metrics=create_metrics(),
             steps_per_execution=config.training.steps_per_execution,
         )
+        # Variables that the optimizer makes in the first step have TensorFlow trace that step twice.
+        model.optimizer.build(model.trainable_variables)
     console = Console(quiet=not is_chief())
     console.print(announcement(config, strategy, model, splits, names, num_updates))
 
