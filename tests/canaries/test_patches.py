@@ -348,13 +348,17 @@ for name, (shape, create) in BEHIND_COLUMNS.items():
     canary(f".{name}")(behind_split_columns(shape, create))
 
 
+@functools.cache
+def split_vocabulary() -> tf.distribute.Strategy:
+    rules = {"embeddings$": ("model", None)}
+    return create_strategy("mesh", mesh={"batch": 1, "model": 2}, layout_map=rules)
+
+
 @canary("tensorflow.numpy.take")
 def vocabulary_split_over_a_mesh() -> None:
     """The table is not put together."""
     table = (64, 8)
-    with create_strategy(
-        "mesh", mesh={"batch": 1, "model": 2}, layout_map={"embeddings$": ("model", None)}
-    ).scope():
+    with split_vocabulary().scope():
         model = compiled(
             lambda: keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(*table)]),
             loss="mse",
