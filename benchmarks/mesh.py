@@ -71,7 +71,7 @@ def measure(smoke: bool) -> dict[str, Any]:
     mirrored = tfdist.create_strategy("mirrored", devices=4)
     bert = next(workload for workload in workloads(smoke) if workload.name == "bert")
     results: dict[str, Any] = {"device": mirrored.extended.worker_devices[0], "shardings": {}, "ratios": {}}
-    for name, options in SHARDINGS.items():
+    for name, options in list(SHARDINGS.items())[-2 if smoke else 0 :]:
         results["shardings"][name] = placed(bert, options)
         print(name, results["shardings"][name], flush=True)
     mesh = tfdist.create_strategy("mesh", mesh={"batch": 4})

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.experimental import dtensor
 
 import tfdist
 from tfdist.models.bert import bert_classifier, build_bert
@@ -136,3 +137,22 @@ def test_columns_may_meet_whole_rows_under_sharded_weights(activation) -> None:
     for each in (alone, model):
         each.fit(data, data[:, :1], batch_size=8, epochs=2, shuffle=False, verbose=0)
     same_weights(model, alone)
+
+
+def test_no_variable_comes_to_the_host_in_a_step(monkeypatch) -> None:
+    """What does is a flag for each step and the metrics' counts at the end of an epoch."""
+    with tfdist.create_strategy("mesh", mesh=MESH, layout_map=RULES, shard_weights=True).scope():
+        model = tagger()
+    sizes: list[int] = []
+
+    def unpack(value: tf.Tensor) -> list[tf.Tensor]:
+        sizes.append(value.shape.num_elements())
+        return dtensor_unpack(value)
+
+    dtensor_unpack = dtensor.unpack
+    monkeypatch.setattr(dtensor, "unpack", unpack)
+    data = ids(24)
+    model.fit(data, data, batch_size=8, verbose=0)
+    assert len(sizes) >= 3 and set(sizes) == {1}
+    model.get_weights()
+    assert max(sizes) == VOCABULARY * WIDTH
