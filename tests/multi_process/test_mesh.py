@@ -21,6 +21,7 @@ import pathlib, sys
 import tfdist
 
 here, name = pathlib.Path(__file__).parent, sys.argv[1]
+backed_up_epochs = int(sys.argv[2]) if len(sys.argv) > 2 else None
 options = {
     "alone": None,
     "mesh": {},
@@ -42,11 +43,15 @@ generator = np.random.default_rng(0)
 rows, labels = generator.standard_normal((21, 8)).astype("float32"), generator.integers(0, 4, 21)
 with strategy.scope():
     up, down = keras.layers.Dense(16, "tanh", name="up"), keras.layers.Dense(4, name="down")
-    model = keras.Sequential([keras.Input((8,)), up, keras.layers.Dropout(0.3), down])
+    model = keras.Sequential([keras.Input((8,)), up, keras.layers.Dropout(0.0 if backed_up_epochs else 0.3), down])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
-checkpoint = keras.callbacks.ModelCheckpoint(str(here / f"{name}.keras"))
-history = model.fit(rows, labels, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[checkpoint]).history
+callback = keras.callbacks.ModelCheckpoint(str(here / f"{name}.keras"))
+if backed_up_epochs and options is not None:
+    model.build((None, 8))
+    callback = keras.callbacks.BackupAndRestore(str(here / "backup"), delete_checkpoint=backed_up_epochs == 2)
+epochs = backed_up_epochs or 2
+history = model.fit(rows, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=[callback]).history
 found = [*model.get_weights(), model.predict(rows, verbose=0), *map(np.asarray, history.values())]
 np.savez(here / f"{name}.{process_index()}.npz", *found)
 if options is not None:
@@ -54,12 +59,12 @@ if options is not None:
 """
 
 
-def run(folder: Path, name: str, num_processes: int) -> list[str]:
+def run(folder: Path, name: str, num_processes: int, *arguments: str) -> list[str]:
     """Runs the script and returns the outputs of its processes."""
     script = folder / "train.py"
     script.write_text(SCRIPT)
     logs = [folder / f"{name}.{index}.txt" for index in range(num_processes)]
-    command = [sys.executable, str(script), name]
+    command = [sys.executable, str(script), name, *arguments]
     codes = ProcessGroup(command, worker_environments(num_processes), logs).wait(LIMIT_S)
     outputs = [log.read_text(errors="replace") for log in logs]
     assert codes == [0] * num_processes, outputs[0][-3000:]
@@ -90,3 +95,19 @@ def test_two_processes_are_one_device(tmp_path, alone, name, kernel_bytes):
     for weight, expected in zip(loaded.get_weights(), alone.values(), strict=False):
         np.testing.assert_allclose(weight, expected, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)
     assert int(loaded.optimizer.iterations) == 6
+
+
+def test_a_backup_is_gone_on_with(tmp_path):
+    """The second run does the second epoch only, from what the processes saved together after the first."""
+    run(tmp_path, "alone", 1, "2")
+    run(tmp_path, "shard_weights", 2, "1")
+    assert [path.name for path in (tmp_path / "backup").iterdir()] == ["epoch-1"]
+    run(tmp_path, "shard_weights", 2, "2")
+    assert not (tmp_path / "backup").exists()
+    alone, found = (dict(np.load(tmp_path / f"{name}.0.npz")) for name in ("alone", "shard_weights"))
+    *parameters, _ = [key for key in alone if alone[key].ndim > 1 or alone[key].shape in ((16,), (4,))]
+    for key in parameters:
+        np.testing.assert_allclose(found[key], alone[key], rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)
+    losses = [key for key, value in alone.items() if value.shape == (2,)]
+    for key in losses:  # of each epoch
+        np.testing.assert_allclose(found[key], alone[key][1:], rtol=RELATIVE_TOLERANCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,6 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if getattr(self.model.distribute_strategy, "saves_together", False):
-            raise UnsupportedError(
-                "BackupAndRestore cannot save variables that are split over processes yet. Use ModelCheckpoint, and "
-                "load the model from its file to go on."
-            )
         newest = broadcast_json("backup_and_restore", self._newest())
         if newest is None:
             return
@@ -62,6 +58,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if is_chief():
             self._save(epoch)
+        elif getattr(self.model.distribute_strategy, "saves_together", False):
+            # The chief needs this process's pieces, which it gets while this process saves too.
+            with tempfile.TemporaryDirectory() as folder:
+                self._stock(Path(folder)).on_epoch_end(epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         barrier("backup_and_restore")
