@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfdist.models import BertConfig, bert_classifier, build_bert
+from tfdist.models import BertConfig, bert_classifier, bert_token_classifier, build_bert
 from tfdist.testing import tiny
 from tfdist.testing.context import Context
 from tfdist.testing.registry import NARROW, WIDE, case
@@ -47,9 +47,9 @@ def attention(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-def _tfdist_bert() -> keras.Model:
+def _tfdist_backbone(vocab_size: int = VOCABULARY) -> keras.Model:
     config = BertConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocab_size,
         hidden_size=8,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -58,7 +58,11 @@ def _tfdist_bert() -> keras.Model:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    return bert_classifier(build_bert(config), tiny.CLASSES, dropout=0.0)
+    return build_bert(config)
+
+
+def _tfdist_bert() -> keras.Model:
+    return bert_classifier(_tfdist_backbone(), tiny.CLASSES, dropout=0.0)
 
 
 def _hub_backbone(name: str) -> keras.Model:
@@ -108,6 +112,36 @@ def _encoder(context: Context, build: Callable[[], keras.Model], deviation: floa
 def bert(context: Context) -> dict[str, Any]:
     """Tfdist's BERT classifier, momentum, clipping, uneven batches."""
     return _encoder(context, _tfdist_bert)
+
+
+@case("O2", layouts=NARROW, meshes=True)
+def bert_tagger(context: Context) -> dict[str, Any]:
+    """Tfdist's BERT with its head for tokens, padding without weight, a vocabulary that divides, uneven batches."""
+    model = tiny.compiled(
+        context,
+        lambda: tiny.fix_weights(
+            bert_token_classifier(_tfdist_backbone(VOCABULARY + 1), tiny.CLASSES, dropout=0.0)
+        ),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        weighted_metrics=["accuracy"],
+    )
+    ids = padded_ids(37)
+    features = {
+        "token_ids": ids,
+        "segment_ids": np.zeros_like(ids),
+        "padding_mask": (ids > 0).astype("int32"),
+    }
+    weights = (ids > 0).astype("float32")
+    history = model.fit(
+        features,
+        ids % tiny.CLASSES,
+        sample_weight=weights,
+        batch_size=tiny.BATCH,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+    )
+    return tiny.outcome(context, model, history)
 
 
 def _hub_gpt2() -> keras.Model:
