@@ -102,7 +102,7 @@ split. What is not listed has not been tried."""
 _SUBJECTS = {
     "Layers": ("layer[", "embedding", "lstm_tagger"),
     "Layers that draw random numbers": ("random_by_row[",),
-    "Whole models": ("bert", "keras_hub_backbone[", "attention"),
+    "Whole models": ("bert", "bert_tagger", "keras_hub_backbone[", "attention"),
     "Optimizers": ("optimizer[",),
 }
 
