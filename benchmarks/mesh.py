@@ -46,8 +46,7 @@ def collectives(model: keras.Model, workload: Workload) -> dict[str, dict[str, i
 def _kind(one: MeshCollective) -> str:
     """Returns what a collective is for, and which kind DTensor meant before CPUs made it an all-reduce."""
     meant = one.name.rpartition("/")[2].removeprefix("DTensor").partition("Op_")[0]
-    part = "update" if one.name.startswith(("adam", "Reshape")) else one.name.partition("/")[0]
-    return f"{meant}, {'backward' if part == 'gradient_tape' else part if part == 'update' else 'forward'}"
+    return f"{meant}, {one.part}"
 
 
 def placed(workload: Workload, options: dict[str, Any]) -> dict[str, Any]:

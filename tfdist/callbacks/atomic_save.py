@@ -58,6 +58,13 @@ def write_atomically(path: str, write: Callable[[str], None]) -> None:
             temporary.unlink()
 
 
+def save_along(model: Any, save: Callable[[str], None]) -> None:
+    """Saves to a folder that is deleted, where the chief needs this process's pieces of variables to save itself."""
+    if getattr(model.distribute_strategy, "saves_together", False):
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder)
+
+
 class AtomicModel:
     """A model whose `save` and `save_weights` write atomically on the chief, and nothing on other processes.
 
@@ -77,10 +84,11 @@ class AtomicModel:
     def _write(self, save: Callable[..., None], filepath: str, options: dict[str, Any]) -> None:
         if is_chief():
             write_atomically(str(filepath), lambda temporary: save(temporary, **options))
-        elif getattr(self._wrapped.distribute_strategy, "saves_together", False):
-            # The chief needs this process's pieces, which it gets while this process saves too.
-            with tempfile.TemporaryDirectory() as folder:
-                save(os.path.join(folder, os.path.basename(filepath)), **options)
+        else:
+            save_along(
+                self._wrapped,
+                lambda folder: save(os.path.join(folder, os.path.basename(filepath)), **options),
+            )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from tfdist._internals.coordination import barrier, broadcast_json
-from tfdist.callbacks.atomic_save import cannot_write
+from tfdist.callbacks.atomic_save import cannot_write, save_along
 from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.runtime.process import is_chief
 
@@ -58,10 +57,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if is_chief():
             self._save(epoch)
-        elif getattr(self.model.distribute_strategy, "saves_together", False):
-            # The chief needs this process's pieces, which it gets while this process saves too.
-            with tempfile.TemporaryDirectory() as folder:
-                self._stock(Path(folder)).on_epoch_end(epoch)
+        else:
+            save_along(self.model, lambda folder: self._stock(Path(folder)).on_epoch_end(epoch))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         barrier("backup_and_restore")

@@ -79,16 +79,23 @@ class MeshCollective(NamedTuple):
     """A collective that DTensor put into a function.
 
     Attributes:
-        kind: The operation.
         name: Where it comes from, as `gradient_tape/.../MatMul/DTensorAllReduceOp`.
         shape: Of what one device gives.
         num_bytes: Of what one device gives.
     """
 
-    kind: str
     name: str
     shape: tuple[int, ...]
     num_bytes: int
+
+    @property
+    def part(self) -> str:
+        """The part of a training step that it belongs to: `forward`, `backward` or `update`."""
+        if self.name.startswith(
+            ("adam", "Reshape")
+        ):  # the optimizer, and sparse gradients on their way to it
+            return "update"
+        return "backward" if self.name.startswith("gradient_tape") else "forward"
 
 
 def mesh_collectives(run: Callable[[], Any]) -> list[MeshCollective]:
@@ -102,5 +109,5 @@ def mesh_collectives(run: Callable[[], Any]) -> list[MeshCollective]:
                 (given,) = node.attr["_output_shapes"].list.shape
                 shape = tuple(dimension.size for dimension in given.dim)
                 size = tf.as_dtype(node.attr["T"].type).size
-                found.append(MeshCollective(node.op, node.name, shape, size * math.prod(shape)))
+                found.append(MeshCollective(node.name, shape, size * math.prod(shape)))
     return found

@@ -88,6 +88,10 @@ def _hub_distil_bert() -> keras.Model:
     return keras.Model(backbone.input, keras.layers.Dense(tiny.CLASSES)(backbone.output[:, 0]))
 
 
+def _features(ids: np.ndarray) -> dict[str, np.ndarray]:
+    return {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": (ids > 0).astype("int32")}
+
+
 def _encoder(context: Context, build: Callable[[], keras.Model], deviation: float = 0.5) -> dict[str, Any]:
     """Trains for 8 steps with clipping, as fine-tuning does, with padding and a last batch of one row."""
     model = tiny.compiled(
@@ -97,12 +101,7 @@ def _encoder(context: Context, build: Callable[[], keras.Model], deviation: floa
         metrics=["accuracy"],
     )
     ids = padded_ids(37)
-    features = {
-        "token_ids": ids,
-        "segment_ids": np.zeros_like(ids),
-        "padding_mask": (ids > 0).astype("int32"),
-    }
-    features = {name: value for name, value in features.items() if name in model.input}
+    features = {name: value for name, value in _features(ids).items() if name in model.input}
     history = model.fit(features, tiny.rows(37)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
     predictions = model.predict(features, batch_size=tiny.BATCH, verbose=0)
     return tiny.outcome(context, model, history) | {"predict/all": predictions}
@@ -126,14 +125,9 @@ def bert_tagger(context: Context) -> dict[str, Any]:
         weighted_metrics=["accuracy"],
     )
     ids = padded_ids(37)
-    features = {
-        "token_ids": ids,
-        "segment_ids": np.zeros_like(ids),
-        "padding_mask": (ids > 0).astype("int32"),
-    }
     weights = (ids > 0).astype("float32")
     history = model.fit(
-        features,
+        _features(ids),
         ids % tiny.CLASSES,
         sample_weight=weights,
         batch_size=tiny.BATCH,
