@@ -81,7 +81,9 @@ def processes(size: str, strategy_name: str, limited: bool, count: int) -> dict[
         codes = ProcessGroup(command, worker_environments(count), logs).wait(LIMIT_S)
         lines = logs[0].read_text(errors="replace").splitlines()
         if codes == [0] * count:
-            return json.loads(lines[-1]) | {"processes": count}
+            # TensorFlow may log after it, as the processes end.
+            result = next(line for line in reversed(lines) if line.startswith('{"'))
+            return json.loads(result) | {"processes": count}
         if None in codes:
             return {"failed": f"not done after {LIMIT_S} s", "processes": count}
         told = [line for line in lines if re.search("OOM|alloc|Memory|memory", line)] or lines

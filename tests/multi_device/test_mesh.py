@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 import tfdist
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
+from tfdist.models import BertConfig, bert_classifier, build_bert
 from tfdist.strategies.plan import plan_sharding
 from tfdist.testing.cases.layers import REFUSED_ON_MESH
 from tfdist.testing.numerics import RELATIVE_TOLERANCE
@@ -65,6 +67,24 @@ def test_training_equals_one_device_and_layouts_stay(alone, options) -> None:
     assert bias.device_bytes() == [4 * 4 // (2 if "shard_weights" in options else 1)] * 4
     momentum = next(v for v in model.optimizer.variables if "up_kernel" in v.path)
     assert momentum.value.device_bytes() == [8 * 16 * 4 // (4 if options else 2)] * 4
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_the_memory_optimizer_logs_no_errors(capfd, monkeypatch, stock) -> None:
+    """With stock it does, for the products of a BERT; delete `memory_optimizer` once it does not."""
+    strategy = tfdist.create_strategy("mesh", mesh=MESH)
+    if stock:
+        monkeypatch.setattr(context.context(), "_config", None)
+        tf.config.optimizer.set_experimental_options({})  # this thread reads the configuration again
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    ids = np.ones((8, 4), "int32")
+    with strategy.scope():
+        model = bert_classifier(build_bert(config), 2)
+        model.compile("sgd", "mse")
+    model.fit({"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids}, ids[:, :2], verbose=0)
+    assert ("Incompatible Matrix dimensions" in capfd.readouterr().err) == stock
 
 
 def test_bytes_are_those_of_the_pieces() -> None:

@@ -86,8 +86,8 @@ def test_negative_ids_count_from_the_end_as_on_one_device() -> None:
     )
 
 
-def test_a_transformer_layer_has_two_all_reduces_forward() -> None:
-    """Megatron-LM's count; backward each of query, key and value has one of its own, and the feed-forward layer one."""
+def test_a_transformer_layer_has_two_all_reduces_forward_and_two_backward() -> None:
+    """Megatron-LM's count; query, key and value are one product, whose gradient reaches the input as one."""
     num_layers = 2
     config = BertConfig(
         vocab_size=VOCABULARY,
@@ -106,7 +106,7 @@ def test_a_transformer_layer_has_two_all_reduces_forward() -> None:
     layers = [one for one in found if "encoder_" in one.name]
     backward = [one for one in layers if one.part == "backward"]
     assert len(layers) - len(backward) == 2 * num_layers
-    assert len(backward) == 4 * num_layers
+    assert len(backward) == 2 * num_layers
     assert len(found) - len(layers) == 1  # of the embeddings
 
 

@@ -1,6 +1,7 @@
 """When one of two workers fails, stops or leaves, the other ends too: soon, with an error and the cause.
 
-The workers are started by hand, without `tfdist launch`: on a cluster nobody else ends them.
+The workers are started by hand, without `tfdist launch`: on a cluster nobody else ends them. A worker that is only
+late ends well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import keras
 import numpy as np
 import tfdist
 
-strategy = tfdist.create_strategy({strategy}, timeout_s=10)
+strategy = tfdist.create_strategy({strategy}, timeout_s={timeout_s})
 from tfdist.runtime.process import process_index
 
 here = pathlib.Path(__file__).parent
@@ -54,7 +55,10 @@ model.fit(*rows, batch_size=8, epochs=epochs, verbose=0, callbacks=[Fault()])
 STRATEGIES = {
     "multi_worker_mirrored": "'multi_worker_mirrored'",
     "mesh": "'mesh', mesh={'batch': 2}, shard_weights=True",
+    "mesh of two devices each": "'mesh', mesh={'batch': 2, 'model': 2}, layout_map={'dense/kernel$': ('model', None)}",
 }
+
+either_strategy = pytest.mark.parametrize("strategy", ["multi_worker_mirrored", "mesh"])
 
 
 def start(
@@ -64,10 +68,14 @@ def start(
     epochs: str = "10**6",
     after: str = "",
     strategy: str = "multi_worker_mirrored",
+    timeout_s: float = 10,
 ) -> ProcessGroup:
     """Starts two workers of which the second meets `fault` in its third epoch."""
     script = folder / "train.py"
-    script.write_text(SCRIPT.format(fault=fault, epochs=epochs, after=after, strategy=STRATEGIES[strategy]))
+    text = SCRIPT.format(
+        fault=fault, epochs=epochs, after=after, strategy=STRATEGIES[strategy], timeout_s=timeout_s
+    )
+    script.write_text(text)
     logs = [folder / f"log.{index}.txt" for index in range(2)]
     return ProcessGroup([sys.executable, str(script)], worker_environments(2), logs)
 
@@ -92,7 +100,7 @@ def end(group: ProcessGroup, folder: Path, limit_s: float) -> list[int | None]:
     return group.wait(limit_s)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@either_strategy
 def test_exception(tmp_path, strategy):
     codes = end(
         start(tmp_path, strategy=strategy, fault="raise ValueError('a bug in the script')"), tmp_path, 20
@@ -108,7 +116,7 @@ def test_exit(tmp_path):
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@either_strategy
 def test_killed(tmp_path, strategy):
     codes = end(
         start(tmp_path, strategy=strategy, fault="os.kill(os.getpid(), signal.SIGKILL)"), tmp_path, 30
@@ -124,7 +132,7 @@ def test_stopped(tmp_path):
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@either_strategy
 def test_worker_that_does_nothing_more(tmp_path, strategy):
     """The process lives, but no longer takes part: the limit of the strategy holds."""
     codes = end(start(tmp_path, strategy=strategy, fault="time.sleep(100)"), tmp_path, 30)
@@ -158,3 +166,21 @@ def test_evaluation_by_the_chief_alone(tmp_path):
     after = "if process_index() == 0: model.evaluate(*rows, batch_size=8, verbose=0)\nelse: time.sleep(60)"
     codes = end(start(tmp_path, epochs="3", after=after), tmp_path, 30)
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+
+
+def test_a_late_worker_ends_well(tmp_path):
+    """Batches that do not divide are whole in each process, which yet asks the chief; and the chief is done."""
+    after = """
+class Slow(keras.callbacks.Callback):
+    def on_predict_batch_begin(self, batch, logs=None):
+        time.sleep(12 if process_index() == 1 else 0)
+
+model.predict_on_batch(rows[0][:5])
+model.predict(rows[0][:7], verbose=0, callbacks=[Slow()])
+if process_index() == 1:
+    time.sleep(3)
+    print(model.predict_on_batch(rows[0][:5]).shape)
+"""
+    group = start(tmp_path, strategy="mesh of two devices each", epochs="3", after=after, timeout_s=60)
+    assert group.wait(START_LIMIT_S + 30) == [0, 0], log(tmp_path, 1)[-2000:]
+    assert "(5, 1)" in log(tmp_path, 1)

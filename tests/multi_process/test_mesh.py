@@ -32,7 +32,8 @@ rules = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": 
 if options is None:
     strategy = tfdist.create_strategy("one_device")
 else:
-    strategy = tfdist.create_strategy("mesh", mesh="batch=2,model=2", layout_map=rules, timeout_s=60, **options)
+    options |= {"layout_map": rules, "timeout_s": 60, "random_by_row": True}
+    strategy = tfdist.create_strategy("mesh", mesh="batch=2,model=2", **options)
 
 import keras
 import numpy as np
@@ -67,7 +68,7 @@ def run(folder: Path, name: str, num_processes: int, *arguments: str) -> list[st
     command = [sys.executable, str(script), name, *arguments]
     codes = ProcessGroup(command, worker_environments(num_processes), logs).wait(LIMIT_S)
     outputs = [log.read_text(errors="replace") for log in logs]
-    assert codes == [0] * num_processes, outputs[0][-3000:]
+    assert codes == [0] * num_processes, "\n\n".join(output[-3000:] for output in outputs)
     return outputs
 
 

@@ -48,7 +48,7 @@ def _configure_coordination(
         service_type="standalone",
         service_leader=f"/job:{'chief' if 'chief' in jobs else 'worker'}/replica:0/task:0",
         cluster_register_timeout_in_ms=milliseconds,
-        # Processes that end normally wait for the others for this long; a crash is seen by heartbeats.
+        # Only where TensorFlow destroys its context, which the end of Python does not do: see `process_end`.
         shutdown_barrier_timeout_in_ms=min(milliseconds, 30_000),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))

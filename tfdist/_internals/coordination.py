@@ -18,6 +18,7 @@ from tfdist.runtime.process import num_processes, process_index
 
 _calls: Counter[str] = Counter()
 _default_timeout_s = 300.0
+_failed = False
 
 
 def set_default_timeout(timeout_s: float) -> None:
@@ -30,7 +31,8 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
     """Returns the JSON-able `value` of every process, in the order of their indices.
 
     Raises:
-        WorkerError: Some process did not arrive within `timeout_s` seconds; the message names it.
+        WorkerError: Some process did not arrive within `timeout_s` seconds, and the message names it; or one has
+            failed or ended.
     """
     if num_processes() == 1:
         return [value]
@@ -46,9 +48,14 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
         limit = 1.0 if missing else timeout_s
         try:
             values.append(json.loads(service.get_config_key_value(f"{prefix}/{index}", int(limit * 1000))))
-        except tf.errors.OpError as error:
+        except tf.errors.DeadlineExceededError as error:
             missing.append(index)
             cause = error
+        except tf.errors.OpError as error:
+            raise WorkerError(
+                f"worker {process_index()} of {num_processes()} lost the others at {name!r}: one has failed or ended. "
+                f"Look at the output of the others first. TensorFlow says: {error.message}"
+            ) from error
     if missing:
         raise WorkerError(
             f"worker {', '.join(map(str, missing))} did not arrive at {name!r} within {timeout_s:g} s "
@@ -85,9 +92,16 @@ def agree(name: str, value: Any, timeout_s: float | None = None) -> None:
 
 def report_failure(message: str) -> None:
     """Tells the other processes that this one has failed, so that they do not wait in a collective for ever."""
+    global _failed
+    _failed = True
     if num_processes() > 1:
         # A second failure, or a service that is gone already, must not hide the first failure's own traceback.
         try:
             context.context().report_error_to_cluster(tf.errors.INTERNAL, message)
         except (tf.errors.OpError, ValueError):
             return
+
+
+def has_failed() -> bool:
+    """Whether this process has reported a failure of its own."""
+    return _failed

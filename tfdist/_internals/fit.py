@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import callbacks as keras_callbacks
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
-from tfdist._internals.coordination import agree, all_gather_json, report_failure
+from tfdist._internals.coordination import agree, all_gather_json, barrier, report_failure
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_batch import needs_replica_batches
 from tfdist._internals.shared_seed import global_seed
@@ -87,13 +87,18 @@ def _several_workers(stock: Any, settings: tuple[str, ...]) -> Any:
         given = bound.arguments
         if not is_chief():
             given["verbose"] = 0
+        outermost = not isinstance(given.get("callbacks"), keras_callbacks.CallbackList)
         try:
-            if not isinstance(given.get("callbacks"), keras_callbacks.CallbackList):
+            if outermost:
                 _meet(stock.__name__, given, settings)
                 given["callbacks"] = _callbacks(given.get("callbacks"), training=stock.__name__ == "fit")
-            return stock(*bound.args, **bound.kwargs)
+            result = stock(*bound.args, **bound.kwargs)
+            if outermost:
+                # A worker that goes on, and ends, breaks the collectives of one that is late.
+                barrier(f"the end of {stock.__name__}")
+            return result
         except (SystemExit, KeyboardInterrupt) as error:
-            # An exception may be caught by the script, on all workers alike; these end it (see `failure_report`).
+            # An exception may be caught by the script, on all workers alike; these end it (see `process_end`).
             report_failure(
                 f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip()
             )

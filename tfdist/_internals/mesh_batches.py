@@ -93,7 +93,28 @@ class MeshBatches:
         self.num_batches = num_batches
         self.renew: Any = None
 
-    def __iter__(self) -> Iterator[ReplicaBatch]:
-        dataset = self._dataset if self.renew is None else self.renew()
-        for data in dataset.prefetch(tf.data.AUTOTUNE):
-            yield place_batch(self._mesh, data)
+    def __iter__(self) -> MeshIterator:
+        return MeshIterator(self._mesh, self._dataset if self.renew is None else self.renew())
+
+
+class MeshIterator(Iterator[ReplicaBatch]):
+    """The batches of a dataset on the mesh, one after the other."""
+
+    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset) -> None:
+        self._mesh = mesh
+        self._data = iter(dataset.prefetch(tf.data.AUTOTUNE))
+        self._ahead: ReplicaBatch | Exception | None = None
+
+    def prepare(self) -> None:
+        """Puts the next batch on the devices; called while they compute. What fails is raised when it is asked for."""
+        try:
+            self._ahead = self._ahead or place_batch(self._mesh, next(self._data))
+        except Exception as error:  # the end of the data too
+            self._ahead = error
+
+    def __next__(self) -> ReplicaBatch:
+        self.prepare()
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, ReplicaBatch):
+            return ahead
+        raise ahead or StopIteration

@@ -5,7 +5,8 @@ times the drawing as there are replicas, for a run that equals the one on one de
 whose first dimension is not the number of rows, or is fixed in the model, is the same on all replicas, as it is the
 same for all rows on one device.
 
-On a mesh every device draws for the whole batch likewise and keeps its part: DTensor's own draws depend on the mesh.
+On a mesh every device draws for the whole batch likewise and keeps its part. Without `random_by_row` DTensor has each
+draw its own part alone, devices with the same part alike.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tfdist.errors import UnsupportedError
 
 
 def _draws_by_row(step: ReplicaStep | None) -> TypeGuard[ReplicaStep]:
-    return step is not None and (step.everywhere is not None or step.rows is not None)
+    return step is not None and step.rows is not None
 
 
 def _draw(step: ReplicaStep, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:

@@ -54,7 +54,7 @@ def count_rows(data: Any) -> Any:
     )
 
 
-def _cut(leaf: Any, start: Any, size: Any, padded_size: int | None) -> Any:
+def _cut(leaf: Any, start: Any, size: Any, num_replicas: int, padded_size: int | None) -> Any:
     if isinstance(leaf, tf.SparseTensor):
         rest = leaf.dense_shape[1:]
         piece = tf.sparse.slice(
@@ -66,8 +66,13 @@ def _cut(leaf: Any, start: Any, size: Any, padded_size: int | None) -> Any:
     if not tf.is_tensor(leaf) or leaf.shape.rank == 0:
         return leaf
     if padded_size is None:
-        piece = leaf[start : start + size]
-        return tf.ensure_shape(piece, [None, *leaf.shape[1:]]) if leaf.shape.rank else piece
+        if leaf.shape.rank is None:
+            return leaf[start : start + size]
+        # Where all batches divide evenly the size is known, and with it the shapes of the whole step: gradients of
+        # broadcasts and sums then need no work at run time.
+        num_rows = leaf.shape[0]
+        even = num_rows // num_replicas if num_rows and num_rows % num_replicas == 0 else None
+        return tf.ensure_shape(leaf[start : start + size], [even, *leaf.shape[1:]])
     # Padding repeats the last row, so that it is as harmless to the model as any real row.
     rows = tf.minimum(start + tf.range(padded_size, dtype=tf.int64), start + size - 1)
     return tf.ensure_shape(tf.gather(leaf, rows), [padded_size, *leaf.shape[1:]])
@@ -91,7 +96,9 @@ def cut_batch(data: Any, replica: Any, num_replicas: int, padded_size: int | Non
     begin, end = (first_row(index, num_rows, num_replicas) for index in (replica, replica + 1))
     start = tf.minimum(begin, num_rows - 1)
     size = tf.maximum(end - begin, 1)
-    piece = tree.map_structure(lambda leaf: _cut(leaf, start, size, padded_size), data, none_is_leaf=False)
+    piece = tree.map_structure(
+        lambda leaf: _cut(leaf, start, size, num_replicas, padded_size), data, none_is_leaf=False
+    )
     return ReplicaBatch(piece, end - begin, num_rows)
 
 
@@ -174,21 +181,21 @@ class DistributedBatches:
     def _pieces(self, dataset: tf.data.Dataset, first: int, num_replicas: int) -> tf.data.Dataset:
         source = halves(dataset)
         whole = dataset if source is None else source.indices
+        is_tuple = isinstance(whole.element_spec, tuple)
 
-        def pieces(*batch: Any) -> tf.data.Dataset:
-            data = batch[0] if len(batch) == 1 and not isinstance(whole.element_spec, tuple) else batch
-            return tf.data.Dataset.range(first, first + self._num_local).map(
-                lambda replica: cut_batch(data, replica, num_replicas, self._padded_size)
-            )
+        def once_for_each(*batch: Any) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensors(batch if is_tuple else batch[0]).repeat(self._num_local)
 
-        stream = whole.flat_map(pieces)
+        def piece(number: Any, batch: Any) -> ReplicaBatch:
+            replica = first + number % self._num_local
+            own = cut_batch(batch, replica, num_replicas, self._padded_size)
+            return own if source is None else own._replace(data=source.load_element(own.data))
+
+        # One map for all batches: a dataset made for each batch costs more than the cutting.
+        stream = whole.flat_map(once_for_each).enumerate()
         if source is None:
-            return stream
-        return stream.map(
-            lambda piece: piece._replace(data=source.load_element(piece.data)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+            return stream.map(piece)
+        return stream.map(piece, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:

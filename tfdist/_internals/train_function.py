@@ -15,6 +15,7 @@ from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from tfdist._internals import synchronized_step
+from tfdist._internals.mesh_batches import MeshIterator
 from tfdist._internals.registry import Patch
 from tfdist._internals.replica_batch import needs_replica_batches
 from tfdist._internals.replica_step import current_step
@@ -97,6 +98,8 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
             logs = None
             for _, data in zip(range(count), iterator, strict=False):
                 logs = step(strategy.distribute_batch(data), wants_stop)
+                if isinstance(iterator, MeshIterator):
+                    iterator.prepare()
             if logs is None:
                 raise StopIteration
             return logs

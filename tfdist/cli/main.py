@@ -78,9 +78,10 @@ def _run(arguments: list[str]) -> int:
         return _answer_without_command(arguments, modules)
     name = arguments[0]
     command = cast(Command, importlib.import_module(modules[name]))
+    about = next(help for known, help, _ in COMMANDS if known == name)
     parser = argparse.ArgumentParser(
         prog=f"tfdist {name}",
-        description=next(help for known, help, _ in COMMANDS if known == name).capitalize() + ".",
+        description=f"{about[0].upper()}{about[1:]}.",
         allow_abbrev=False,
     )
     command.add_arguments(parser)

@@ -29,7 +29,7 @@ class StrategyConfig:
     layout: str = _option("auto", "mesh: auto, or a YAML file of rules, as tfdist plan takes")
     shard_optimizer: bool = _option(False, "mesh: split the optimizer's state over the batch axis")
     shard_weights: bool = _option(False, "mesh: split weights and gradients over the batch axis too")
-    random_by_row: bool = _option(False, "dropout masks as on one device, for mirrored and workers")
+    random_by_row: bool = _option(False, "mirrored, workers, mesh: dropout masks as on one device")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,12 +192,22 @@ class BertAttention(_BertLayer):
             projection.build(inputs_shape)
         self.output_dense.build((*inputs_shape[:2], *self.heads))
 
+    def _projected(self, inputs: Any) -> Any:
+        """Returns query, key and value, each (B, heads, L, head_dim), as one product.
+
+        So their gradients reach the input as one, and devices that share the heads sum one tensor instead of three.
+        """
+        ops = keras.ops
+        # The three stand behind the heads, by which kernels are split: (H, heads, 3, head_dim).
+        parts = (self.query, self.key, self.value)
+        kernel = ops.concatenate([ops.expand_dims(part.kernel, 2) for part in parts], axis=2)
+        bias = ops.concatenate([ops.expand_dims(part.bias, 1) for part in parts], axis=1)
+        projected = ops.transpose(ops.tensordot(inputs, kernel, 1) + bias, (3, 0, 2, 1, 4))
+        return [ops.squeeze(part, 0) for part in ops.split(projected, 3)]
+
     def call(self, inputs: Any, padding_mask: Any, training: bool | None = None) -> Any:
         ops = keras.ops
-        # (B, L, heads, head_dim) -> (B, heads, L, head_dim)
-        query, key, value = (
-            ops.transpose(project(inputs), (0, 2, 1, 3)) for project in (self.query, self.key, self.value)
-        )
+        query, key, value = self._projected(inputs)
         # Scaled before the product, so that float16 scores cannot overflow.
         scores = ops.matmul(query * self.heads[1] ** -0.5, ops.transpose(key, (0, 1, 3, 2)))
         # Finite, so that a row without any token gives a uniform distribution and not NaN; float32, since the

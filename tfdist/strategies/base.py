@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -69,7 +70,7 @@ class DataParallel(Distributed):
 
     def flag(self, value: float) -> tf.Tensor:
         """Returns a value of this process's that a step sums over all."""
-        return tf.constant(value)
+        return _constant(value)
 
     def sum_of_flags(self, value: tf.Tensor) -> Any:
         """Returns the sum that a step gave."""
@@ -125,3 +126,9 @@ class DataParallel(Distributed):
                     return fn(batch.data, *args[1:], **kwargs)
 
         return super().run(replica_fn, args=args, kwargs=kwargs, options=options)  # type: ignore[misc]
+
+
+@functools.cache
+def _constant(value: float) -> tf.Tensor:
+    # A new tensor for each step is a hundredth of a small model's step.
+    return tf.constant(value)

@@ -16,14 +16,15 @@ from tensorflow.experimental import dtensor
 from tfdist._internals import keras_state
 from tfdist._internals.cluster_start import start_mesh_cluster
 from tfdist._internals.coordination import agree, set_default_timeout
-from tfdist._internals.failure_report import report_failure_at_exit
+from tfdist._internals.memory_optimizer import switch_off_memory_optimizer
 from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
 from tfdist._internals.mesh_errors import mesh_errors_explained
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, fetch, place
+from tfdist._internals.process_end import watch_process_end
 from tfdist._internals.replica_batch import ReplicaBatch
-from tfdist._internals.replica_step import ReplicaStep, replica_step
+from tfdist._internals.replica_step import ReplicaStep, RowPosition, replica_step
 from tfdist._internals.shared_seed import share_seed
 from tfdist._internals.step_limit import step_limit
 from tfdist.cluster.environments import detect_cluster
@@ -52,6 +53,8 @@ class Mesh(Distributed, tf.distribute.Strategy):
         shard_optimizer: Split the optimizer's state over the batch axis too (ZeRO-1, Rajbhandari et al., 2020).
         shard_weights: Split weights and gradients over the batch axis too, gathered where they are used (ZeRO-3).
         timeout_s: Seconds that a start-up, a step or a meeting of several processes may take.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device, at the price of drawing for
+            the whole batch on every device; else each draws for its own part.
 
     Raises:
         ConfigError: A mesh or rule that does not fit.
@@ -67,20 +70,23 @@ class Mesh(Distributed, tf.distribute.Strategy):
         shard_optimizer: bool = False,
         shard_weights: bool = False,
         timeout_s: float = 300.0,
+        random_by_row: bool = False,
     ) -> None:
+        self.random_by_row = random_by_row
         self._placement = Placement.create(mesh, layout_map, shard_optimizer, shard_weights)
         self.axes, self.rules = self._placement.mesh, self._placement.rules
         check_timeout(timeout_s)
         self._timeout_s = timeout_s
         self._last_step: tf.Tensor | None = None
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
+        switch_off_memory_optimizer()
         self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
         check_dtensor(self.mesh)
         super().__init__(MeshExtended(self, self.mesh, self._layouts_of))
         if self.num_processes > 1:
-            agree("the mesh", [self.axes, shard_optimizer, shard_weights])
+            agree("the mesh", [self.axes, shard_optimizer, shard_weights, random_by_row])
             share_seed()
-            report_failure_at_exit()
+            watch_process_end()
 
     def _layouts_of(
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
@@ -182,6 +188,8 @@ class Mesh(Distributed, tf.distribute.Strategy):
                 batch = args[0]
                 step = ReplicaStep(batch.num_valid, batch.num_global)
                 step.everywhere, step.by_batch = self._replicated, self._by_batch
+                if self.random_by_row:
+                    step.rows = RowPosition(tf.zeros_like(batch.num_valid), batch.num_valid)
                 with replica_step(step):
                     return fn(batch.data, *args[1:], **kwargs)
 

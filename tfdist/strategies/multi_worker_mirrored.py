@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdist._internals import coordination
 from tfdist._internals.cluster_start import start_cluster
 from tfdist._internals.extended import MultiWorkerExtended, next_collective_key_base
-from tfdist._internals.failure_report import report_failure_at_exit
+from tfdist._internals.process_end import watch_process_end
 from tfdist._internals.shared_seed import share_seed
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
@@ -82,7 +82,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
         share_seed()
-        report_failure_at_exit()
+        watch_process_end()
 
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.

@@ -80,9 +80,9 @@ class Context:
 
     @contextlib.contextmanager
     def random_by_row(self) -> Iterator[None]:
-        """While open, a strategy of several replicas gives each row the random numbers of one device."""
+        """While open, a strategy of several devices gives each row the random numbers of one device."""
         strategy: Any = self.strategy
-        if self.stock or self.num_replicas == 1:
+        if self.stock or (self.num_replicas == 1 and not self.layout.mesh):
             yield
             return
         strategy.random_by_row = True
