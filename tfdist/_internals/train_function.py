@@ -95,14 +95,7 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
     def execute(iterator: Any, wants_stop: tf.Tensor) -> Any:
         count = model.steps_per_execution
         if not isinstance(iterator, tf.distribute.DistributedIterator):
-            logs = None
-            for _, data in zip(range(count), iterator, strict=False):
-                logs = step(strategy.distribute_batch(data), wants_stop)
-                if isinstance(iterator, MeshIterator):
-                    iterator.prepare()
-            if logs is None:
-                raise StopIteration
-            return logs
+            return _batch_by_batch(strategy, step, iterator, wants_stop, count)
         if count == 1:
             return next_step(iterator, wants_stop)
         remaining = getattr(iterator, "_tfdist_remaining", None)
@@ -116,12 +109,27 @@ def _train_function(model: Any, step: Any, next_step: Any, several_steps: Any) -
 
     def function(iterator: Any) -> Any:
         flag = strategy.flag(float(getattr(model, "_tfdist_wants_stop", False)))
+        logs = execute(iterator, flag)
         with strategy.watched_step():
-            logs = execute(iterator, flag)
-            model._tfdist_stop = strategy.sum_of_flags(logs.pop(STOP_KEY))
+            # In train_on_batch Keras would pass over an error that nobody has waited for.
+            at_once = not isinstance(iterator, MeshIterator)
+            model._tfdist_stop = strategy.sum_of_flags(logs.pop(STOP_KEY), at_once)
         return logs
 
     return function
+
+
+def _batch_by_batch(strategy: Any, step: Any, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+    logs = None
+    for _, data in zip(range(count), iterator, strict=False):
+        batch = strategy.distribute_batch(data)
+        with strategy.watched_step():
+            logs = step(batch, wants_stop)
+        if isinstance(iterator, MeshIterator):
+            iterator.prepare()
+    if logs is None:
+        raise StopIteration
+    return logs
 
 
 def _until_end(next_step: Any, iterator: Iterator[Any], wants_stop: tf.Tensor, count: int) -> Any:

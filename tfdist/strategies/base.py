@@ -72,8 +72,8 @@ class DataParallel(Distributed):
         """Returns a value of this process's that a step sums over all."""
         return _constant(value)
 
-    def sum_of_flags(self, value: tf.Tensor) -> Any:
-        """Returns the sum that a step gave."""
+    def sum_of_flags(self, value: tf.Tensor, at_once: bool) -> Any:
+        """Returns the sum that a step gave; `at_once` where a strategy must wait for the step's end."""
         return value
 
     def watched_step(self) -> contextlib.AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from tfdist._internals.coordination import agree, set_default_timeout
 from tfdist._internals.memory_optimizer import switch_off_memory_optimizer
 from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
 from tfdist._internals.mesh_check import check_dtensor
-from tfdist._internals.mesh_errors import mesh_errors_explained
+from tfdist._internals.mesh_errors import MeshSteps
 from tfdist._internals.mesh_extended import MeshExtended
 from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, fetch, place
 from tfdist._internals.process_end import watch_process_end
@@ -83,10 +83,16 @@ class Mesh(Distributed, tf.distribute.Strategy):
         self.mesh = _create_mesh(self.axes, detect_cluster(os.environ), timeout_s)
         check_dtensor(self.mesh)
         super().__init__(MeshExtended(self, self.mesh, self._layouts_of))
+        self._steps = MeshSteps(self.mesh)
         if self.num_processes > 1:
             agree("the mesh", [self.axes, shard_optimizer, shard_weights, random_by_row])
             share_seed()
             watch_process_end()
+
+    def prepare_seeds(self) -> None:
+        """Makes what unseeded functions of `keras.random` draw from, if steps may run."""
+        self._steps.refuse_after_failure()
+        super().prepare_seeds()
 
     def _layouts_of(
         self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
@@ -105,7 +111,9 @@ class Mesh(Distributed, tf.distribute.Strategy):
 
         Raises:
             ConfigError: A rule that no variable matches, or a `model` axis that splits nothing.
+            UnsupportedError: A step has failed on a device in this process.
         """
+        self._steps.refuse_after_failure()
         if not model.built or model in self._checked:
             return
         self._checked.add(model)
@@ -131,8 +139,8 @@ class Mesh(Distributed, tf.distribute.Strategy):
 
     @contextlib.contextmanager
     def watched_step(self) -> Iterator[None]:
-        """Limits the time of a step of several processes, and explains what DTensor cannot split."""
-        with step_limit(self._timeout_s), mesh_errors_explained():
+        """Limits the time of a step of several processes, and says what went wrong in it."""
+        with step_limit(self._timeout_s), self._steps.watched():
             yield
 
     def flag(self, value: float) -> tf.Tensor:
@@ -142,13 +150,15 @@ class Mesh(Distributed, tf.distribute.Strategy):
         sizes = list(self.axes.values())
         return place(np.full(sizes, value, np.float32), dtensor.Layout(list(self.axes), self.mesh))
 
-    def sum_of_flags(self, value: tf.Tensor) -> Any:
-        """Returns the sum that a step gave; with several processes it waits for the step's end, within its limit."""
+    def sum_of_flags(self, value: tf.Tensor, at_once: bool) -> Any:
+        """Returns the sum that a step gave; `at_once`, and with several processes, it waits for the step's end."""
         if self.num_processes > 1:
             return float(value)
         # One step late, so that the next is on its way while this one is computed.
         self.check_last_step()
         self._last_step = value
+        if at_once:
+            self.check_last_step()
         return value
 
     def check_last_step(self) -> None:
