@@ -62,6 +62,8 @@ class MeshSteps:
                 raise _not_split(error) from error
             failure = self._cause(error)
             _failures.append(failure.message)
+            if failure is error:
+                raise
             raise failure from error
 
     def _cause(self, error: tf.errors.OpError) -> tf.errors.OpError:
