@@ -57,9 +57,10 @@ class MeshSteps:
         try:
             yield
         except tf.errors.OpError as error:
-            of_compiler = "DTensor" in error.message or "tensorflow/dtensor" in error.message
-            if of_compiler and "{{node" not in error.message:
-                raise _not_split(error) from error
+            if "{{function_node" not in error.message:  # no device has begun
+                if "DTensor" in error.message or "tensorflow/dtensor" in error.message:
+                    raise _not_split(error) from error
+                raise
             failure = self._cause(error)
             _failures.append(failure.message)
             if failure is error:
