@@ -69,7 +69,7 @@ model.save(sys.argv[3])
     ],
 )
 def test_a_step_that_fails_on_a_device(tmp_path, mesh, call, told) -> None:
-    """DTensor gives the error to whoever reads a result of the step, and often only 'cancelled'."""
+    """DTensor gives the error to whoever reads a result of the step, and in `fit` only 'cancelled'."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, mesh, call, str(tmp_path / "model.keras")],
         capture_output=True,
@@ -82,6 +82,3 @@ def test_a_step_that_fails_on_a_device(tmp_path, mesh, call, told) -> None:
     assert "refused" in lines, lines
     assert told in lines or "caught the cause" in lines, lines
     assert (tmp_path / "model.keras").exists()
-    if "caught the cause" not in lines:
-        # Where the message sends the reader.
-        assert "is aborting with status: INVALID_ARGUMENT" in done.stderr

@@ -77,8 +77,9 @@ class MeshSteps:
         return tf.errors.CancelledError(
             error.node_def,
             error.op,
-            "a device of the mesh failed in this step, and the others were cancelled. TensorFlow has logged the cause "
-            f"above, in a line with 'is aborting with status'. Here: {error.message}",
+            "a device of the mesh failed in this step, and the others were cancelled. What it failed with is in "
+            "TensorFlow's log above where that has a line with 'is aborting with status'; train_on_batch, or fit under "
+            f"'one_device', raises it. Here: {error.message}",
         )
 
     def _error_left_on_devices(self) -> tf.errors.OpError | None:
