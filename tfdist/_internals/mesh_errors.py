@@ -23,7 +23,8 @@ class MeshSteps:
     """Says what goes wrong in the steps of a mesh, and ends training on it when a device failed.
 
     The devices' values of one variable may then differ, and TensorFlow does not always recover: right steps went on to
-    fail, and some processes ended with `munmap_chunk(): invalid pointer`.
+    fail, and an operation that was run before its devices were clear ended the process with
+    `munmap_chunk(): invalid pointer`.
 
     Args:
         mesh: Where the steps run.
