@@ -17,8 +17,8 @@ import tensorflow as tf
 from benchmarks import harness
 from benchmarks.overhead import set_patches, two_devices
 from benchmarks.workloads import Workload
-from tfdist._internals.extended import next_collective_key_base
-from tfdist.testing.inspection import is_collective, traced_functions
+from tfdist._internals.replica.extended import next_collective_key_base
+from tfdist.parity.inspection import is_collective, traced_functions
 
 BATCH = 8
 

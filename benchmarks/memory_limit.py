@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from tfdist.testing.processes import ProcessGroup, worker_environments
+from tfdist.parity.processes import ProcessGroup, worker_environments
 
 LIMIT_S = 580
 STEPS = 3

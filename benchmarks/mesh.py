@@ -13,7 +13,7 @@ import tfdist
 from benchmarks import harness
 from benchmarks.overhead import contestant
 from benchmarks.workloads import Workload, workloads
-from tfdist.testing.inspection import MeshCollective, mesh_collectives
+from tfdist.parity.inspection import MeshCollective, mesh_collectives
 
 # Name -> options of the strategy.
 SHARDINGS: dict[str, dict[str, Any]] = {

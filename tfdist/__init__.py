@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "create_strategy": "tfdist.strategies.factory",
     "list_strategies": "tfdist.strategies.factory",
-    "plan_sharding": "tfdist.strategies.plan",
-    "sharding_report": "tfdist.strategies.sharding_report",
+    "plan_sharding": "tfdist.planner",
+    "sharding_report": "tfdist.sharding.report",
     "callbacks": None,
     "models": None,
     "data": None,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from tfdist._internals.registry import list_patches
-from tfdist.testing.layouts import LAYOUTS, REFERENCE
-from tfdist.testing.registry import all_cases
-from tfdist.testing.suite import read_cell, run_layout
+from tfdist.parity.registry import all_cases
+from tfdist.parity.suite import read_cell, run_layout
+from tfdist.parity.topologies import LAYOUTS, REFERENCE
 
 # Module of tfdist/_internals -> the parity cases that stock MirroredStrategy of 2 devices fails without it.
 STOCK_FAILS = {

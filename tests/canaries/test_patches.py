@@ -20,11 +20,11 @@ from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from tfdist import create_strategy
 from tfdist._internals.registry import list_patches
+from tfdist.devices import make_logical_cpus
 from tfdist.errors import UnsupportedError
-from tfdist.runtime.devices import make_logical_cpus
+from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference
+from tfdist.parity.inspection import count_collectives, mesh_collectives
 from tfdist.strategies.mirrored import Mirrored
-from tfdist.testing.inspection import count_collectives, mesh_collectives
-from tfdist.testing.numerics import RELATIVE_TOLERANCE, relative_difference
 
 make_logical_cpus(4)  # their number is fixed at TensorFlow's first operation
 BATCH = 8

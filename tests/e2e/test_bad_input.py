@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tfdist.cli.main import main
-from tfdist.testing.processes import QUIET, worker_environments
+from tfdist.parity.processes import QUIET, worker_environments
 
 ROWS = [f"word{i % 7} some text\t{'ab'[i % 2]}" for i in range(40)]
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import yaml
 
 from tfdist.cli.main import main
-from tfdist.testing.processes import ProcessGroup, worker_environments
+from tfdist.parity.processes import ProcessGroup, worker_environments
 
 GOOD, BAD = ["good", "great", "superb", "lovely"], ["bad", "awful", "poor", "dull"]
 FILL = ["the", "film", "was", "a", "very", "plot", "and", "scene"]

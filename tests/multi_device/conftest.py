@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tfdist.runtime.devices import make_logical_cpus
+from tfdist.devices import make_logical_cpus
 
 make_logical_cpus(4)

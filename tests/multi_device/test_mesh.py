@@ -14,9 +14,9 @@ from tensorflow.python.eager import context
 import tfdist
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.models import BertConfig, bert_classifier, build_bert
-from tfdist.strategies.plan import plan_sharding
-from tfdist.testing.cases.layers import REFUSED_ON_MESH
-from tfdist.testing.numerics import RELATIVE_TOLERANCE
+from tfdist.parity.cases.layers import REFUSED_ON_MESH
+from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.planner import plan_sharding
 
 RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}
 MESH = {"batch": 2, "model": 2}

@@ -14,7 +14,7 @@ SCRIPT = """
 import sys
 
 import tfdist
-from tfdist.runtime.devices import make_logical_cpus
+from tfdist.devices import make_logical_cpus
 
 make_logical_cpus(4)
 rules = {"table/embeddings$": ("model", None), "head/kernel$": (None, "model"), "head/bias$": ("model",)}

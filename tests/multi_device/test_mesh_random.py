@@ -11,9 +11,9 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 import tfdist
-from tfdist._internals.mesh_functions import expanded_functions
-from tfdist.testing import tiny
-from tfdist.testing.cases.normalization import LAYERS_BY_ROW
+from tfdist._internals.mesh.functions import expanded_functions
+from tfdist.parity import tiny
+from tfdist.parity.cases.normalization import LAYERS_BY_ROW
 
 ROWS, WIDTH = 8, 16
 MESH = {"batch": 2, "model": 2}

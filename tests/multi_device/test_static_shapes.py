@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfdist._internals.registry import apply_patches
 from tfdist.errors import DataError
 from tfdist.log import warn_once
+from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference
 from tfdist.strategies.mirrored import Mirrored
-from tfdist.testing.numerics import RELATIVE_TOLERANCE, relative_difference
 
 FEATURES, CLASSES, BATCH = 5, 3, 8
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdist.testing.processes import ProcessGroup, worker_environments
+from tfdist.parity.processes import ProcessGroup, worker_environments
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tfdist.testing.processes import ProcessGroup, worker_environments
+from tfdist.parity.processes import ProcessGroup, worker_environments
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(150)]
 
@@ -27,7 +27,7 @@ import numpy as np
 import tfdist
 
 strategy = tfdist.create_strategy({strategy}, timeout_s={timeout_s})
-from tfdist.runtime.process import process_index
+from tfdist.process import process_index
 
 here = pathlib.Path(__file__).parent
 rows = np.ones((32, 4), "float32"), np.zeros((32, 1), "float32")

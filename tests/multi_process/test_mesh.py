@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfdist.testing.numerics import RELATIVE_TOLERANCE
-from tfdist.testing.processes import ProcessGroup, worker_environments
+from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.parity.processes import ProcessGroup, worker_environments
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(240)]
 
@@ -37,7 +37,7 @@ else:
 
 import keras
 import numpy as np
-from tfdist.runtime.process import process_index
+from tfdist.process import process_index
 
 keras.utils.set_random_seed(0)
 generator = np.random.default_rng(0)

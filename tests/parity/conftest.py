@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tfdist.testing.layouts import LAYOUTS, REFERENCE
-from tfdist.testing.registry import all_cases
-from tfdist.testing.suite import Cell, read_cell, run_layout
+from tfdist.parity.registry import all_cases
+from tfdist.parity.suite import Cell, read_cell, run_layout
+from tfdist.parity.topologies import LAYOUTS, REFERENCE
 
 CellReader = Callable[[str, str], Cell | None]
 

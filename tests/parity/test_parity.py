@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tfdist.testing.layouts import LAYOUTS, REFERENCE
-from tfdist.testing.registry import all_cases
+from tfdist.parity.registry import all_cases
+from tfdist.parity.topologies import LAYOUTS, REFERENCE
 
 # The quick cases on two mirrored devices are part of `make check`; the rest is not.
 QUICK_LAYOUT = "mirrored_2"

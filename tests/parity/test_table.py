@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tfdist.testing.layouts import LAYOUTS, REFERENCE
-from tfdist.testing.numerics import RELATIVE_TOLERANCE
-from tfdist.testing.registry import all_cases
-from tfdist.testing.table import COLUMNS, MESH_COLUMNS, ORACLES, REPLICA_COLUMNS
+from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.parity.registry import all_cases
+from tfdist.parity.table import COLUMNS, MESH_COLUMNS, ORACLES, REPLICA_COLUMNS
+from tfdist.parity.topologies import LAYOUTS, REFERENCE
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 

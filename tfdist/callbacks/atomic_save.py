@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdist.errors import OutputError
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 _CURES = {
     errno.ENOSPC: "Free some space or choose another folder.",

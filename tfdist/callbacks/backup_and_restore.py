@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from tfdist._internals.coordination import barrier, broadcast_json
+from tfdist._internals.processes.coordination import barrier, broadcast_json
 from tfdist.callbacks.atomic_save import cannot_write, save_along
 from tfdist.errors import ConfigError, ModelError, UnsupportedError
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 
 class BackupAndRestore(keras.callbacks.Callback):

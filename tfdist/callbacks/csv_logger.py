@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tfdist.callbacks.atomic_save import cannot_write
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 
 class CSVLogger(keras.callbacks.CSVLogger):

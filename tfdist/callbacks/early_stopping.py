@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from tfdist.callbacks.learning_rate import current_learning_rate, has_schedule
 from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.measure.learning_rate import current_learning_rate, has_schedule
 
 
 class LearningRateWarmup(keras.callbacks.Callback):

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from tfdist._internals.coordination import barrier
+from tfdist._internals.processes.coordination import barrier
 from tfdist.callbacks.atomic_save import AtomicModel, cannot_write
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 
 class ModelCheckpoint(keras.callbacks.ModelCheckpoint):

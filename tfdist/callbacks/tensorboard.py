@@ -9,17 +9,17 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfdist._internals.coordination import all_gather_json
-from tfdist.callbacks.cluster_interval import summarize
-from tfdist.callbacks.gradient_norm import GradientNorm
-from tfdist.callbacks.learning_rate import current_learning_rate
-from tfdist.callbacks.memory import memory_gib
-from tfdist.callbacks.run_description import describe_config, describe_strategy
-from tfdist.callbacks.step_meter import Interval, StepMeter
-from tfdist.callbacks.step_profile import StepProfile
+from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.callbacks.throughput import THROUGHPUT_LOG
 from tfdist.errors import ConfigError
-from tfdist.runtime.process import is_chief
+from tfdist.measure.cluster_interval import summarize
+from tfdist.measure.gradient_norm import GradientNorm
+from tfdist.measure.learning_rate import current_learning_rate
+from tfdist.measure.memory import memory_gib
+from tfdist.measure.run_description import describe_config, describe_strategy
+from tfdist.measure.step_meter import Interval, StepMeter
+from tfdist.measure.step_profile import StepProfile
+from tfdist.process import is_chief
 
 
 class TensorBoard(keras.callbacks.Callback):

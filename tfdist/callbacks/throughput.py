@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-from tfdist._internals.coordination import all_gather_json
-from tfdist.callbacks.cluster_interval import EXAMPLES_PER_SEC, summarize
-from tfdist.callbacks.step_meter import Interval, StepMeter
-from tfdist.runtime.process import num_processes
+from tfdist._internals.processes.coordination import all_gather_json
+from tfdist.measure.cluster_interval import EXAMPLES_PER_SEC, summarize
+from tfdist.measure.step_meter import Interval, StepMeter
+from tfdist.process import num_processes
 
 THROUGHPUT_LOG = "examples/s"
 _REFRESH_S = 0.5

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tfdist.callbacks.atomic_save import write_atomically  # noqa: PLC0415
     from tfdist.config.rules import load_rules  # noqa: PLC0415
-    from tfdist.strategies.plan import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
+    from tfdist.planner import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
 
     optimizer = None
     if args.optimizer != "none":

@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    from tfdist.runtime.process import is_chief, num_processes  # noqa: PLC0415
+    from tfdist.parity.self_test import self_test  # noqa: PLC0415
+    from tfdist.process import is_chief, num_processes  # noqa: PLC0415
     from tfdist.strategies.factory import create_strategy  # noqa: PLC0415 (loads TensorFlow)
-    from tfdist.testing.self_test import self_test  # noqa: PLC0415
 
     strategy = create_strategy(
         args.strategy,

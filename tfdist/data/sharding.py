@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.errors import DataError
 from tfdist.log import inform_once, warn_once
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 
 Item = TypeVar("Item")
 

@@ -44,19 +44,6 @@ _ACTIVATIONS = {
     "relu": keras.ops.relu,
 }
 
-# Path of a variable -> the mesh axis of each of its dimensions. Query, key, value and the intermediate layer
-# are split by columns and the layers after them by rows (Megatron-LM, section 3), so that a block needs two
-# all-reduces forward; the embedding is split over the vocabulary.
-SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"embeddings/token_embeddings$", ("model", None)),
-    (r"encoder_\d+/attention/(query|key|value)/kernel$", (None, "model", None)),
-    (r"encoder_\d+/attention/(query|key|value)/bias$", ("model", None)),
-    (r"encoder_\d+/attention/output/kernel$", ("model", None, None)),
-    (r"encoder_\d+/intermediate/kernel$", (None, "model")),
-    (r"encoder_\d+/intermediate/bias$", ("model",)),
-    (r"encoder_\d+/output/kernel$", ("model", None)),
-)
-
 
 class _BertLayer(keras.layers.Layer):
     """A layer that is described by a `BertConfig` (or, when loaded from a file, by its fields)."""

@@ -6,12 +6,6 @@ import keras
 
 from tfdist.errors import ModelError
 
-# Path of a variable -> the mesh axis of each of its dimensions: the vocabulary is split. The recurrence stays
-# whole, since its kernels hold the three gates side by side and each step would wait for the others.
-SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"embedding/embeddings$", ("model", None)),
-)
-
 
 def build_bigru(
     *,

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import keras
 
-# Path of a variable -> the mesh axis of each of its dimensions: hidden layer by columns, logits by rows.
-SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"hidden/kernel$", (None, "model")),
-    (r"hidden/bias$", ("model",)),
-    (r"logits/kernel$", ("model", None)),
-)
-
 
 def build_mlp(*, num_features: int = 784, hidden_units: int = 256, num_classes: int = 10) -> keras.Model:
     """Builds a perceptron with one hidden layer: (B, num_features) -> float32 logits (B, num_classes)."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist._internals import keras_state
-from tfdist._internals.replica_batch import (
+from tfdist import process
+from tfdist._internals.replica.batches import (
     DistributedBatches,
     OwnShare,
     ReplicaBatch,
@@ -17,9 +17,9 @@ from tfdist._internals.replica_batch import (
     distribute_one_batch,
     first_row,
 )
-from tfdist._internals.replica_step import ReplicaStep, RowPosition, replica_step
+from tfdist._internals.replica.step import ReplicaStep, RowPosition, replica_step
+from tfdist._internals.step import keras_state
 from tfdist.errors import ConfigError, UnsupportedError
-from tfdist.runtime import process
 
 
 def check_timeout(timeout_s: float) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist._internals.fit import set_callback_adapter
+from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.registry import apply_patches
-from tfdist.callbacks.adopt import adopt_callbacks
+from tfdist.callbacks.chief_aware import adopt_callbacks
 from tfdist.errors import ConfigError, did_you_mean
 
 # Name -> module and function or class; each module is imported when its strategy is asked for.

@@ -13,27 +13,27 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.experimental import dtensor
 
-from tfdist._internals import keras_state
-from tfdist._internals.cluster_start import start_mesh_cluster
-from tfdist._internals.coordination import agree, set_default_timeout
-from tfdist._internals.memory_optimizer import switch_off_memory_optimizer
-from tfdist._internals.mesh_batches import BATCH_AXIS, MeshBatches, place_batch
-from tfdist._internals.mesh_check import check_dtensor
-from tfdist._internals.mesh_errors import MeshSteps
-from tfdist._internals.mesh_extended import MeshExtended
-from tfdist._internals.mesh_variable import MeshVariable, VariableLayouts, fetch, place
-from tfdist._internals.process_end import watch_process_end
-from tfdist._internals.replica_batch import ReplicaBatch
-from tfdist._internals.replica_step import ReplicaStep, RowPosition, replica_step
-from tfdist._internals.shared_seed import share_seed
-from tfdist._internals.step_limit import step_limit
+from tfdist._internals.mesh.batches import BATCH_AXIS, MeshBatches, place_batch
+from tfdist._internals.mesh.check import check_dtensor
+from tfdist._internals.mesh.errors import MeshSteps
+from tfdist._internals.mesh.extended import MeshExtended
+from tfdist._internals.mesh.memory_optimizer import switch_off_memory_optimizer
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, place
+from tfdist._internals.processes.coordination import agree, set_default_timeout
+from tfdist._internals.processes.deadline import step_limit
+from tfdist._internals.processes.end import watch_process_end
+from tfdist._internals.processes.seed import share_seed
+from tfdist._internals.processes.start import start_mesh_cluster
+from tfdist._internals.replica.batches import ReplicaBatch
+from tfdist._internals.replica.step import ReplicaStep, RowPosition, replica_step
+from tfdist._internals.step import keras_state
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
+from tfdist.devices import local_devices
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
-from tfdist.runtime.devices import local_devices
-from tfdist.runtime.process import set_process
+from tfdist.process import set_process
+from tfdist.sharding.placement import Placement
 from tfdist.strategies.base import Distributed, check_timeout
-from tfdist.strategies.layout_rules import Placement
 
 _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdist._internals.extended import MirroredExtended, next_collective_key_base
-from tfdist.runtime.devices import local_devices
+from tfdist._internals.replica.extended import MirroredExtended, next_collective_key_base
+from tfdist.devices import local_devices
 from tfdist.strategies.base import DataParallel
 
 

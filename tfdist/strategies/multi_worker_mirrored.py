@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdist._internals import coordination
-from tfdist._internals.cluster_start import start_cluster
-from tfdist._internals.extended import MultiWorkerExtended, next_collective_key_base
-from tfdist._internals.process_end import watch_process_end
-from tfdist._internals.shared_seed import share_seed
+from tfdist._internals.processes import coordination
+from tfdist._internals.processes.end import watch_process_end
+from tfdist._internals.processes.seed import share_seed
+from tfdist._internals.processes.start import start_cluster
+from tfdist._internals.replica.extended import MultiWorkerExtended, next_collective_key_base
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
+from tfdist.devices import make_logical_cpus
 from tfdist.errors import ClusterError, ConfigError
-from tfdist.runtime.devices import make_logical_cpus
-from tfdist.runtime.process import set_process
+from tfdist.process import set_process
 from tfdist.strategies.base import DataParallel, check_timeout
 
 _IMPLEMENTATIONS = {

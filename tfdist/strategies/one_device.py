@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfdist.devices import local_devices
 from tfdist.errors import ClusterError
-from tfdist.runtime.devices import local_devices
 
 
 def one_device(device: str | None = None) -> tf.distribute.Strategy:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tfdist.config.schema import RunConfig
 from tfdist.data.examples import Example
-from tfdist.runtime.process import num_processes
+from tfdist.process import num_processes
 
 
 def announcement(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdist.config.schema import DataConfig
 from tfdist.data.sharding import shard_indices
-from tfdist.runtime.process import num_processes, process_index
+from tfdist.process import num_processes, process_index
 from tfdist.tasks.base import Encoded, Task, Tokenizer
 
 Gather = Callable[[np.ndarray], list[np.ndarray]]

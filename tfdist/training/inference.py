@@ -14,7 +14,7 @@ from rich.console import Console
 from tfdist.config.schema import RunConfig, StrategyConfig
 from tfdist.data.sources import load_splits
 from tfdist.errors import DataError
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 from tfdist.training.encoding import encode_examples
 from tfdist.training.run import batch_size_of, start_strategy
 from tfdist.training.score import describe, print_score, score

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from tfdist._internals.coordination import agree, barrier, broadcast_json, report_failure
+from tfdist._internals.processes.coordination import agree, barrier, broadcast_json, report_failure
 from tfdist.callbacks.early_stopping import EarlyStopping
 from tfdist.callbacks.model_checkpoint import ModelCheckpoint
 from tfdist.callbacks.tensorboard import TensorBoard
@@ -29,7 +29,7 @@ from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
 from tfdist.data.sources import load_splits
 from tfdist.errors import ConfigError, TfdistError
-from tfdist.runtime.process import is_chief
+from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
 from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfdist._internals import coordination
+from tfdist._internals.processes import coordination
 from tfdist._internals.registry import apply_patches
-from tfdist.runtime.process import num_processes, process_index, set_process
+from tfdist.process import num_processes, process_index, set_process
 
 
 @pytest.fixture

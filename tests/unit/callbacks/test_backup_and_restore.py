@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdist._internals import coordination
+from tfdist._internals.processes import coordination
 from tfdist.callbacks import BackupAndRestore
 from tfdist.errors import ConfigError, ModelError, OutputError, UnsupportedError
 

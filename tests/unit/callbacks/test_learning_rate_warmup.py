@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from tfdist.callbacks import LearningRateWarmup
-from tfdist.callbacks.learning_rate import current_learning_rate
 from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.measure.learning_rate import current_learning_rate
 
 
 class Rates(keras.callbacks.Callback):

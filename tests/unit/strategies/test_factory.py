@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist.errors import ConfigError, UnsupportedError
-from tfdist.testing.numerics import RELATIVE_TOLERANCE
+from tfdist.parity.comparison import RELATIVE_TOLERANCE
 
 
 def test_unknown_name_is_refused_with_a_suggestion() -> None:

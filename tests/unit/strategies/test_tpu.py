@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from tfdist import create_strategy
+from tfdist._internals.fit.global_step import synchronized
 from tfdist._internals.registry import apply_patches
-from tfdist._internals.replica_step import ReplicaStep, replica_step
-from tfdist._internals.synchronized_step import synchronized
+from tfdist._internals.replica.step import ReplicaStep, replica_step
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.models.bert import bert_classifier, build_bert
 from tfdist.models.bert_config import BertConfig

@@ -1,0 +1,188 @@
+"""One train or test step as each replica runs it: stock's, plus what the replicas must share at its end.
+
+Shared are the metrics' states, so that logs are the metrics of all rows seen and not a mean of the replicas' means,
+and the moving statistics that the step wrote. In a training step they travel with the gradients and cost no
+collective of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.common.stateless_scope import StatelessScope
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+from tfdist._internals.replica.batches import count_rows
+from tfdist._internals.replica.step import ReplicaStep, current_step, replica_step
+
+STOP_KEY = "_tfdist_stop"
+
+
+class _SharedState:
+    """What the replicas share at the end of a step, as a flat list of float32 tensors."""
+
+    def __init__(self, model: Any, step: ReplicaStep) -> None:
+        self.num_written = len(step.written)
+        self.metrics = [variable for metric in model.metrics for variable in metric.variables]
+        written = {id(variable) for variable in step.written}
+        self.statistics = [
+            variable
+            for variable in model.non_trainable_variables
+            if id(variable) in written and tf.as_dtype(variable.dtype).is_floating
+        ]
+        counts = [tf.cast(tf.convert_to_tensor(variable.value), tf.float32) for variable in self.metrics]
+        means = [tf.cast(variable.value, tf.float32) * step.weight for variable in self.statistics]
+        self.tensors = [*counts, *means]
+
+    def store(self, summed: list[tf.Tensor]) -> list[tuple[Any, tf.Tensor]]:
+        """Writes the mean statistics; returns each metric variable with its global value."""
+        for variable, value in zip(self.statistics, summed[len(self.metrics) :], strict=False):
+            variable.value.assign(tf.cast(value, variable.value.dtype))
+        return [
+            (variable, tf.cast(value, variable.dtype))
+            for variable, value in zip(self.metrics, summed, strict=False)
+        ]
+
+
+def _share_now(model: Any, step: ReplicaStep, extra: list[tf.Tensor]) -> tuple[list[Any], list[tf.Tensor]]:
+    state = _SharedState(model, step)
+    summed = step.sum([*state.tensors, *extra])
+    values = state.store(summed[: len(state.tensors)])
+    return values, summed[len(state.tensors) :]
+
+
+def _metrics_result(model: Any, values: list[Any]) -> dict[str, Any]:
+    with StatelessScope(state_mapping=values):
+        return dict(model.get_metrics_result())
+
+
+def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
+    """Returns `step_function` with logs that are the same, and global, on every replica.
+
+    The function takes the replica's data and the flag of this process that it wants training to stop (scalar
+    float32); the logs hold the sum of the flags under `STOP_KEY`.
+    """
+
+    def on_replica(data: Any, wants_stop: tf.Tensor) -> dict[str, Any]:
+        step = current_step()
+        if step is None:
+            # The user distributed the data: the share of each replica is counted here.
+            data, step = _counted(data)
+        with replica_step(step):
+            # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and
+            # the same eager tensor for a value that is reduced already.
+            step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
+            step.shared = None
+            logs = step_function(data)
+            return _global_logs(model, step, logs)
+
+    return on_replica
+
+
+def _counted(data: Any) -> tuple[Any, ReplicaStep]:
+    rows = count_rows(data)
+    # One row of zeros in place of none, for layers that cannot take an empty batch.
+    missing = tf.cast(tf.equal(rows, 0), tf.int32)
+
+    def padded(value: Any) -> Any:
+        if not isinstance(value, tf.Tensor) or not value.shape.rank or value.dtype == tf.string:
+            return value
+        padding = tf.concat([[[0, missing]], tf.zeros([value.shape.rank - 1, 2], tf.int32)], 0)
+        return tf.ensure_shape(tf.pad(value, padding), value.shape)
+
+    return tree.map_structure(padded, data, none_is_leaf=False), ReplicaStep.of_counted_rows(rows)
+
+
+def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
+    if not isinstance(logs, dict):
+        raise TypeError(f"train_step and test_step must return a dict of logs, not {type(logs).__name__}.")
+    own = {id(variable) for variable in step.written}
+    live = {
+        name
+        for metric in model.metrics
+        if any(id(variable) in own for variable in metric.variables)
+        for name in _result_names(metric)
+    }
+    extra = {key: value for key, value in logs.items() if key not in live}
+    extra_shares = [tf.cast(value, tf.float32) * step.weight for value in extra.values()]
+    shared = step.shared
+    if shared is not None and not extra:
+        summed = step.take_passengers()
+        values = shared.store(summed[:-1])
+        if _metrics_written_after(model, step, shared):
+            values, (stop,) = _share_now(model, step, [step.wants_stop])
+        else:
+            stop = summed[-1]
+    else:
+        values, (stop, *extra_shares) = _share_now(model, step, [step.wants_stop, *extra_shares])
+    results = _metrics_result(model, values)
+    for key, value in zip(extra, extra_shares, strict=True):
+        results[key] = tf.cast(value, extra[key].dtype) if tf.is_tensor(extra[key]) else value
+    ordered = {key: results[key] for key in logs if key in results}
+    return {**ordered, STOP_KEY: stop}
+
+
+def _result_names(metric: Any) -> list[str]:
+    # Of zeros, which leave no read of a variable in the graph.
+    zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in metric.variables]
+    with StatelessScope(state_mapping=zeros):
+        result = metric.result()
+    return list(result) if isinstance(result, dict) else [metric.name]
+
+
+def _metrics_written_after(model: Any, step: ReplicaStep, shared: _SharedState) -> bool:
+    late = {id(variable) for variable in step.written[shared.num_written :]}
+    return any(id(variable) in late for variable in (*shared.metrics, *shared.statistics))
+
+
+def _share_with_gradients(model: Any, step: ReplicaStep) -> None:
+    step.shared = _SharedState(model, step)
+    step.add_passengers([*step.shared.tensors, step.wants_stop])
+
+
+def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
+    """Stock's train_step, with the metrics before the gradients so that their state travels along."""
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+
+    def forward_and_backward() -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
+            # A loss with one value a row (reduction=None) is summed by the gradient, on one device too.
+            scaled = loss * tf.cast(step.weight, loss.dtype) if loss.shape.rank == 0 else loss
+            if model.optimizer is not None:
+                scaled = model.optimizer.scale_loss(scaled)
+        return y_pred, tape.gradient(scaled, model.trainable_weights)
+
+    if model.jit_compile and not model.run_eagerly:
+        # XLA cannot compile a step with its collectives and the variables of all replicas, but it can compile each
+        # replica's part between them (tensorflow issue 45940).
+        with step.compiled():
+            compiled = tf.function(forward_and_backward, jit_compile=True, autograph=False)
+            y_pred, gradients = compiled()
+    else:
+        y_pred, gradients = forward_and_backward()
+    logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    if model.trainable_weights:
+        _share_with_gradients(model, step)
+        step.gradients_weighted = True
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+    return logs
+
+
+def test_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
+    """Stock's test_step, blind to padding."""
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+    y_pred, _ = _forward(model, step, x, y, sample_weight, training=False)
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def _forward(
+    model: Any, step: ReplicaStep, x: Any, y: Any, sample_weight: Any, training: bool
+) -> tuple[Any, Any]:
+    y_pred = model(x, training=training) if model._call_has_training_arg else model(x)
+    loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+    model._loss_tracker.update_state(loss, sample_weight=tf.cast(step.num_valid, tf.float32))
+    return y_pred, loss

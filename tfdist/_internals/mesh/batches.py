@@ -1,0 +1,119 @@
+"""Global batches put on a mesh: split over its batch axis if that divides them, and else whole on every device.
+
+Never padded: a loss, a layer or a `train_step` of the user's own may count every row, and would count padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.mesh.variable import place
+from tfdist._internals.processes.coordination import agree
+from tfdist._internals.replica.batches import ReplicaBatch, auto_sharding_is_off
+from tfdist.errors import DataError, UnsupportedError
+from tfdist.process import num_processes
+from tfdist.sharding.rules import BATCH_AXIS
+
+
+def place_batch(mesh: dtensor.Mesh, data: Any) -> ReplicaBatch:
+    """Returns a batch of the host on the mesh, with its number of rows.
+
+    Args:
+        mesh: Where to.
+        data: Nested dense arrays or tensors with one first dimension, the rows; scalars go to all devices.
+
+    Raises:
+        UnsupportedError: Text, ragged or sparse tensors.
+        DataError: Nothing in the batch has rows.
+    """
+    arrays = tree.map_structure(_as_array, data, none_is_leaf=False)
+    rows = next(
+        (len(leaf) for leaf in tree.flatten(arrays) if isinstance(leaf, np.ndarray) and leaf.ndim), None
+    )
+    if not rows:
+        raise DataError(
+            "no part of the batch has a first dimension to split over the mesh. Batch the dataset, for example with "
+            "dataset.batch(global_batch_size)."
+        )
+    num_shards = mesh.dim_size(BATCH_AXIS) if BATCH_AXIS in mesh.dim_names else 1
+    split = num_shards > 1 and rows % num_shards == 0
+
+    def placed(leaf: np.ndarray) -> tf.Tensor:
+        if split and leaf.ndim:
+            return place(leaf, dtensor.Layout.batch_sharded(mesh, BATCH_AXIS, leaf.ndim))
+        return place(leaf, dtensor.Layout.replicated(mesh, leaf.ndim))
+
+    count = place(np.int64(rows), dtensor.Layout.replicated(mesh, 0))
+    return ReplicaBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count, count)
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        raise UnsupportedError(
+            f"the mesh strategy takes dense batches, and was given a {type(leaf).__name__}. Convert it in the dataset, "
+            "for example with .to_tensor() or tf.sparse.to_dense."
+        )
+    array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
+    if array.dtype == object or array.dtype.kind in "SU":
+        raise UnsupportedError(
+            "the mesh strategy takes numbers, and was given text. Look the text up in the dataset, with the layer in "
+            "dataset.map instead of in the model."
+        )
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+class MeshBatches:
+    """What Keras iterates in place of a dataset: a `ReplicaBatch` of DTensors for every global batch.
+
+    Attributes:
+        element_spec: The dataset's.
+        num_batches: Steps of an epoch; None if unknown or without end.
+        renew: If set, makes the dataset anew for every epoch.
+    """
+
+    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None) -> None:
+        if num_processes() > 1:
+            # Each process reads whole global batches and gives its devices their rows.
+            agree("the number of batches", num_batches)
+            if auto_sharding_is_off(dataset):
+                raise UnsupportedError(
+                    "auto-sharding is off for this dataset, which says that every process has batches of its own; a "
+                    "mesh needs whole global batches, the same in every process. Leave auto-sharding on."
+                )
+        self._mesh = mesh
+        self._dataset = dataset
+        self.element_spec = dataset.element_spec
+        self.num_batches = num_batches
+        self.renew: Any = None
+
+    def __iter__(self) -> MeshIterator:
+        return MeshIterator(self._mesh, self._dataset if self.renew is None else self.renew())
+
+
+class MeshIterator(Iterator[ReplicaBatch]):
+    """The batches of a dataset on the mesh, one after the other."""
+
+    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset) -> None:
+        self._mesh = mesh
+        self._data = iter(dataset.prefetch(tf.data.AUTOTUNE))
+        self._ahead: ReplicaBatch | Exception | None = None
+
+    def prepare(self) -> None:
+        """Puts the next batch on the devices; called while they compute. What fails is raised when it is asked for."""
+        try:
+            self._ahead = self._ahead or place_batch(self._mesh, next(self._data))
+        except Exception as error:  # the end of the data too
+            self._ahead = error
+
+    def __next__(self) -> ReplicaBatch:
+        self.prepare()
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, ReplicaBatch):
+            return ahead
+        raise ahead or StopIteration

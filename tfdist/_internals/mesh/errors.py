@@ -1,0 +1,113 @@
+"""What DTensor says when a step fails on a device or cannot be split over a mesh, in words that a user can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+from tensorflow.python.eager import context
+
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, place
+from tfdist.errors import UnsupportedError
+from tfdist.process import num_processes
+
+# What a device failed with, of any mesh of this process; they share TensorFlow's collectives.
+_failures: list[str] = []
+
+
+class MeshSteps:
+    """Says what goes wrong in the steps of a mesh, and ends training on it when a device failed.
+
+    The devices' values of one variable may then differ, and TensorFlow does not always recover: right steps went on to
+    fail, and an operation that was run before its devices were clear ended the process with
+    `munmap_chunk(): invalid pointer`.
+
+    Args:
+        mesh: Where the steps run.
+    """
+
+    def __init__(self, mesh: dtensor.Mesh) -> None:
+        self._layout = dtensor.Layout.replicated(mesh, 0)
+        self._probe = MeshVariable.create(
+            np.int64(0), VariableLayouts.all_as(self._layout), trainable=False, name="mesh_probe"
+        )
+
+    @staticmethod
+    def refuse_after_failure() -> None:
+        """Raises UnsupportedError if a step has failed on a device in this process."""
+        if _failures:
+            raise UnsupportedError(
+                "an earlier step of this process failed on a device of the mesh, and the values that its devices hold "
+                "may differ since. Mend the cause and start the program again; weights can still be read and saved. "
+                f"It was: {_failures[0]}"
+            )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Is open around a step.
+
+        Raises:
+            UnsupportedError: DTensor has no way to split the step, or one before it failed on a device.
+            tf.errors.OpError: The step failed on a device.
+        """
+        self.refuse_after_failure()
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if "{{function_node" not in error.message:  # no device has begun
+                if "DTensor" in error.message or "tensorflow/dtensor" in error.message:
+                    raise _not_split(error) from error
+                raise
+            failure = self._cause(error)
+            _failures.append(failure.message)
+            if failure is error:
+                raise
+            raise failure from error
+
+    def _cause(self, error: tf.errors.OpError) -> tf.errors.OpError:
+        """Returns what a device failed with, where DTensor raises that another was cancelled therefore."""
+        left = self._error_left_on_devices()
+        if not isinstance(error, tf.errors.CancelledError):
+            return error
+        if left is not None and not isinstance(left, tf.errors.CancelledError):
+            return left
+        return tf.errors.CancelledError(
+            error.node_def,
+            error.op,
+            "a device of the mesh failed in this step, and the others were cancelled. What it failed with is in "
+            "TensorFlow's log above where that has a line with 'is aborting with status'; train_on_batch, or fit under "
+            f"'one_device', raises it. Here: {error.message}",
+        )
+
+    def _error_left_on_devices(self) -> tf.errors.OpError | None:
+        """Returns the error that waits for what runs next, and clears it, so that weights can be read."""
+        if num_processes() > 1:  # a device may wait for a process that is gone
+            return None
+        left = None
+        try:
+            context.context().sync_executors()
+        except tf.errors.OpError as error:
+            left = error
+        try:
+            # All is "cancelled before it was started" until an operation without a result has run.
+            self._probe.assign(place(np.int64(0), self._layout))
+            context.context().sync_executors()
+        except tf.errors.OpError as error:
+            left = left or error
+        return left
+
+
+def _not_split(error: tf.errors.OpError) -> UnsupportedError:
+    # The last operation quoted is the one that it stopped at.
+    operations = re.findall(r"['\"](tf\.\w+)['\"]", error.message)
+    where = f" at the operation {operations[-1]}" if operations else ""
+    said = re.sub(r"^.*?error: ", "", error.message.strip().splitlines()[0])
+    return UnsupportedError(
+        f"DTensor has no way to split this model's program over the mesh, and stopped{where}: {said} Leave the "
+        "variables of the layer that has this operation, and of the one before it, whole (layout_map), or train "
+        "under 'mirrored'. docs/parallelisms/mesh.md has the layers that were tried."
+    )

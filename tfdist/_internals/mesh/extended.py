@@ -1,0 +1,98 @@
+"""The `tf.distribute` side of the mesh strategy: variables in their layout, one program over all devices.
+
+TensorFlow's own DTensor strategy has no layouts but replicated ones and fails under Keras `fit` with a
+NotImplementedError from its replica context. The methods are `StrategyExtended`'s private protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.common.name_scope import current_path
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts
+
+LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], VariableLayouts]
+
+
+class _WholeBatch(tf.distribute.ReplicaContext):
+    """The one replica that a mesh is to Keras: what it would sum over replicas is a sum over the batch already."""
+
+    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        return value
+
+
+class MeshExtended(tf.distribute.StrategyExtended):
+    """Creates variables in the layouts that `layouts_of(path, shape, reference)` gives."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, mesh: dtensor.Mesh, layouts_of: LayoutsOf) -> None:
+        super().__init__(strategy)
+        self._mesh = mesh
+        self._layouts_of = layouts_of
+        self._reference: MeshVariable | None = None
+
+    def _create_variable(self, next_creator: Any, **kwargs: Any) -> MeshVariable:
+        name = kwargs.get("name") or ""
+        path = "/".join(part for part in (current_path(), name) if part)
+        initial = kwargs["initial_value"]
+        options = {key: kwargs[key] for key in ("trainable", "name", "dtype", "shape") if key in kwargs}
+        with tf.init_scope(), tf.device("CPU:0"):
+            value = tf.convert_to_tensor(initial() if callable(initial) else initial, kwargs.get("dtype"))
+            if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
+                # State of metrics; no rule is for it, and not every metric's operations have layout rules.
+                layouts = VariableLayouts.all_as(dtensor.Layout.replicated(self._mesh, value.shape.rank))
+            else:
+                layouts = self._layouts_of(path, tuple(value.shape), self._reference)
+            return MeshVariable.create(value.numpy(), layouts, **options)
+
+    @contextmanager
+    def colocate_vars_with(self, colocate_with_variable: Any) -> Iterator[None]:
+        before, self._reference = self._reference, colocate_with_variable
+        try:
+            yield
+        finally:
+            self._reference = before
+
+    def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        with dtensor.default_mesh(self._mesh), _WholeBatch(self._container_strategy(), 0):
+            return fn(*args, **(kwargs or {}))
+
+    def call_for_each_replica(self, fn: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._call_for_each_replica(fn, args, kwargs)
+
+    @property
+    def _num_replicas_in_sync(self) -> int:
+        return 1
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        return tuple(self._mesh.local_devices())
+
+    @property
+    def parameter_devices(self) -> tuple[str, ...]:
+        return self.worker_devices
+
+    def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
+        return fn(var, *args, **kwargs)
+
+    def _reduce_to(self, reduce_op: Any, value: Any, destinations: Any, options: Any) -> Any:
+        return value
+
+    def _local_results(self, value: Any) -> tuple[Any, ...]:
+        return (value,)
+
+    def _use_merge_call(self) -> bool:
+        return False
+
+    def _in_multi_worker_mode(self) -> bool:
+        return False
+
+    def _get_local_replica_id(self, replica_id_in_sync_group: Any) -> Any:
+        return replica_id_in_sync_group
+
+    def value_container(self, value: Any) -> Any:
+        return value

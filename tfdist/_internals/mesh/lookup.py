@@ -1,0 +1,78 @@
+"""Embeddings that are split by vocabulary are looked up where they are: each device its own ids, and then a sum.
+
+Stock's gather has no rule in DTensor for a table split over its rows, so that DTensor gathers the whole table on every
+device in every step: memory and traffic of the vocabulary instead of the batch. The method is Megatron-LM's (Shoeybi
+et al., 2019, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.tensorflow import numpy as backend_numpy
+from keras.src.backend.tensorflow.core import Variable
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.mesh.variable import MeshVariable
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica.step import on_mesh
+
+
+def _take(stock: Any) -> Any:
+    def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+        layout = _layout_of(x) if on_mesh() and axis == 0 and tf.is_tensor(indices) else None
+        if layout is None or dtensor.UNSHARDED in layout.sharding_specs[:1]:
+            return stock(x, indices, axis)
+        return _look_up(tf.convert_to_tensor(x), indices, layout)
+
+    return take
+
+
+def _layout_of(x: Any) -> dtensor.Layout | None:
+    value = x.value if isinstance(x, Variable) else x
+    return value.layouts.computed if isinstance(value, MeshVariable) else None
+
+
+def _look_up(table: tf.Tensor, indices: tf.Tensor, layout: dtensor.Layout) -> tf.Tensor:
+    mesh, (axis, *of_row) = layout.mesh, layout.sharding_specs
+    num_parts, num_rows = mesh.dim_size(axis), table.shape[0]
+    rows_each = num_rows // num_parts
+    begins = tf.reshape(
+        tf.range(0, num_rows, rows_each, dtype=indices.dtype), [-1] + [1] * indices.shape.rank
+    )
+    begins = dtensor.relayout(begins, dtensor.Layout([axis] + [dtensor.UNSHARDED] * indices.shape.rank, mesh))
+
+    @tf.custom_gradient
+    def look_up(table: tf.Tensor) -> Any:
+        parts = tf.reshape(table, [num_parts, rows_each, *table.shape[1:]])
+        parts = dtensor.relayout(parts, dtensor.Layout([axis, dtensor.UNSHARDED, *of_row], mesh))
+        ids = tf.where(indices < 0, indices + num_rows, indices)
+        local = tf.expand_dims(ids, 0) - begins
+        inside = tf.logical_and(local >= 0, local < rows_each)
+        # An id that no part has stays outside of all, so that the gather refuses it as on one device.
+        elsewhere = tf.logical_and(tf.logical_not(inside), tf.expand_dims(ids < num_rows, 0))
+        found = tf.gather(parts, tf.where(elsewhere, tf.zeros_like(local), local), axis=1, batch_dims=1)
+        mask = tf.cast(inside, found.dtype)
+        for _ in of_row:
+            mask = tf.expand_dims(mask, -1)
+
+        def gradient(upstream: tf.Tensor) -> tf.IndexedSlices:
+            values = tf.reshape(upstream, [-1, *table.shape[1:]])
+            return tf.IndexedSlices(values, tf.reshape(ids, [-1]), tf.constant(table.shape.as_list()))
+
+        return tf.reduce_sum(found * mask, 0), gradient
+
+    return look_up(table)
+
+
+PATCHES = (
+    Patch(
+        name="mesh_lookup",
+        owner=backend_numpy,
+        attribute="take",
+        make=_take,
+        reason="DTensor gathers a table that is split by its rows on every device before a lookup",
+        upstream="no thread found",
+    ),
+)

@@ -1,0 +1,51 @@
+"""Recurrent layers on a mesh run their time steps one by one in the program.
+
+Stock loops with `tf.while_loop` over TensorArrays, for which DTensor has no layout rules: LSTM, GRU and SimpleRNN fail
+with "'tf.EmptyTensorList' op does not implement layout propagation". Unrolled they need a static number of time steps.
+Stock's own unrolled loop reverses the inputs of a backward layer and not its mask, so both are reversed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras.src import backend
+
+from tfdist._internals.mesh.layers import by_batch
+from tfdist._internals.registry import Patch
+from tfdist._internals.replica.step import on_mesh
+from tfdist.errors import UnsupportedError
+
+
+def _unrolled(stock: Any) -> Any:
+    def rnn(step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if not on_mesh():
+            return stock(step_function, inputs, *args, **kwargs)
+        time = 0 if kwargs.get("time_major") else 1
+        length = inputs.shape[time]
+        if length is None:
+            raise UnsupportedError(
+                "the mesh strategy unrolls recurrent layers, which needs one length for all batches, and the batch "
+                "says none. Pad the sequences to one length in the dataset."
+            )
+        kwargs["unroll"] = True
+        if kwargs.get("go_backwards") and kwargs.get("mask") is not None:
+            kwargs |= {"go_backwards": False, "mask": backend.numpy.flip(kwargs["mask"], time)}
+            inputs = backend.numpy.flip(inputs, time)
+        if kwargs.get("mask") is not None:
+            kwargs["mask"] = by_batch(kwargs["mask"])
+        return stock(step_function, by_batch(inputs), *args, **kwargs)
+
+    return rnn
+
+
+PATCHES = (
+    Patch(
+        name="unrolled_rnn",
+        owner=backend,
+        attribute="rnn",
+        make=_unrolled,
+        reason="DTensor has no layout rules for the loops of recurrent layers",
+        upstream="https://github.com/keras-team/keras/issues/18473",
+    ),
+)

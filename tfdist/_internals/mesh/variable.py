@@ -1,0 +1,165 @@
+"""Variables and batches on a DTensor mesh: placed piece by piece, read back piece by piece."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.dtensor.python import d_variable
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.processes.coordination import barrier
+
+
+def place(value: Any, layout: dtensor.Layout) -> tf.Tensor:
+    """Returns `value`, on the host, as a DTensor; each device is given its own piece and nothing else."""
+    value = np.asarray(value)
+    return dtensor.pack(
+        [tf.constant(value[_piece(layout, location, value.shape)]) for location in _locations(layout)], layout
+    )
+
+
+def fetch(value: tf.Tensor) -> np.ndarray:
+    """Returns a DTensor as one array on the host, put together from the pieces.
+
+    Raises:
+        WorkerError: Other processes hold pieces and do not fetch this value too.
+    """
+    layout = dtensor.fetch_layout(value)
+    if not _is_whole_here(layout):
+        # The pieces come by a collective, which would wait for ever for a process that does not take part.
+        barrier("fetch of a value that is split over processes")
+        layout = dtensor.Layout.replicated(layout.mesh, layout.rank)
+        value = dtensor.relayout(value, layout)
+    whole = np.empty(value.shape, value.dtype.as_numpy_dtype)
+    for piece, location in zip(dtensor.unpack(value), _locations(layout), strict=True):
+        whole[_piece(layout, location, whole.shape)] = piece.numpy()
+    return whole
+
+
+def _is_whole_here(layout: dtensor.Layout) -> bool:
+    """Returns whether this process holds all pieces."""
+    axes = [axis for axis in layout.sharding_specs if axis != dtensor.UNSHARDED]
+    pieces = {tuple(location[axis] for axis in axes) for location in _locations(layout)}
+    return len(pieces) == math.prod(layout.mesh.dim_size(axis) for axis in axes)
+
+
+def _locations(layout: dtensor.Layout) -> list[dict[str, int]]:
+    return list(layout.mesh.local_device_locations())
+
+
+def _piece(layout: dtensor.Layout, location: dict[str, int], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    slices = []
+    for size, axis in zip(shape, layout.sharding_specs, strict=True):
+        count = 1 if axis == dtensor.UNSHARDED else layout.mesh.dim_size(axis)
+        index = 0 if count == 1 else location[axis]
+        slices.append(slice(index * size // count, (index + 1) * size // count))
+    return tuple(slices)
+
+
+class VariableLayouts(NamedTuple):
+    """How a variable is stored, how a step computes with it, and how the optimizer takes its gradient."""
+
+    stored: dtensor.Layout
+    computed: dtensor.Layout
+    gradient: dtensor.Layout
+
+    @classmethod
+    def all_as(cls, layout: dtensor.Layout) -> VariableLayouts:
+        """Returns `layout` for all three."""
+        return cls(layout, layout, layout)
+
+
+def _gathered(value: tf.Tensor, layouts: VariableLayouts) -> tf.Tensor:
+    """Returns the pieces put together; the gradient is scattered, or stays slices, as on one device."""
+
+    @tf.custom_gradient
+    def gather(value: tf.Tensor) -> Any:
+        def gradient(upstream: Any) -> Any:
+            if isinstance(upstream, tf.IndexedSlices):
+                return upstream
+            # In two steps: else DTensor carries the optimizer's layout into the products before, some of which have no
+            # rule.
+            return dtensor.relayout(dtensor.relayout(upstream, layouts.computed), layouts.gradient)
+
+        return dtensor.relayout(value, layouts.computed), gradient
+
+    return gather(value)
+
+
+class MeshVariable(d_variable.DVariable):
+    """A DTensor variable that takes and gives host values, as Keras reads, saves and sets them.
+
+    Attributes:
+        layout: How it is stored.
+        layouts: All its layouts; where they differ, the pieces are gathered at each use, and gradients are scattered.
+    """
+
+    layouts: VariableLayouts
+
+    @classmethod
+    def create(cls, value: Any, layouts: VariableLayouts, **options: Any) -> MeshVariable:
+        """Returns a variable that starts with a value of the host."""
+        # Not in __init__: the metaclass of variables takes what is given by position for its own.
+        variable = cls(place(value, layouts.stored), **options)
+        variable.layouts = layouts
+        return variable
+
+    def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
+        # Every read of TensorFlow's goes through here. Eagerly, outside of a step, it gives a value of the host, since
+        # DTensor refuses to mix both; in a step, gradients of the gathering scatter back to the pieces.
+        value = super()._read_variable_op(*args, **kwargs)
+        if tf.executing_eagerly():
+            return tf.constant(fetch(value))
+        if self.layouts.stored == self.layouts.computed == self.layouts.gradient:
+            return value
+        return _gathered(value, self.layouts)
+
+    def _pieces(self) -> tf.Tensor:
+        return super()._read_variable_op()
+
+    def numpy(self) -> np.ndarray:
+        """Returns the whole value."""
+        return fetch(self._pieces())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.numpy(), dtype)
+
+    def device_bytes(self) -> list[int]:
+        """Returns the bytes that each local device holds, measured on the pieces themselves."""
+        return [piece.dtype.size * math.prod(piece.shape) for piece in dtensor.unpack(self._pieces())]
+
+    @property
+    def axes(self) -> tuple[str | None, ...]:
+        """The mesh axis that splits each dimension as it is stored, or None."""
+        return tuple(None if axis == dtensor.UNSHARDED else axis for axis in self.layout.sharding_specs)
+
+    def _on_mesh(self, value: Any) -> Any:
+        if not tf.executing_eagerly():
+            return value
+        if not dtensor.is_dtensor(value):
+            return place(tf.convert_to_tensor(value, self.dtype).numpy(), self.layout)
+        return value if dtensor.fetch_layout(value) == self.layout else dtensor.relayout(value, self.layout)
+
+    def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Assigns a DTensor, or a value on the host."""
+        return super().assign(self._on_mesh(value), *args, **kwargs)
+
+    def assign_add(self, delta: Any, *args: Any, **kwargs: Any) -> Any:
+        """Adds a DTensor, or a value on the host."""
+        return super().assign_add(self._on_mesh(delta), *args, **kwargs)
+
+    def assign_sub(self, delta: Any, *args: Any, **kwargs: Any) -> Any:
+        """Subtracts a DTensor, or a value on the host."""
+        return super().assign_sub(self._on_mesh(delta), *args, **kwargs)
+
+    # DTensor has no layout rule for scattering into a variable, and has one for the dense sum of slices.
+    def scatter_add(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
+        """Adds slices; those with one index are summed."""
+        return self.assign_add(tf.convert_to_tensor(sparse_delta))
+
+    def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
+        """Subtracts slices; those with one index are summed."""
+        return self.assign_sub(tf.convert_to_tensor(sparse_delta))

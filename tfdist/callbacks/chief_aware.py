@@ -1,0 +1,31 @@
+"""Turns Keras's callbacks that write files into ones that are right with several workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfdist.callbacks.backup_and_restore import BackupAndRestore
+from tfdist.callbacks.model_checkpoint import ModelCheckpoint
+from tfdist.process import is_chief
+
+# What these write is the same on every worker, and nobody but the chief needs to write it.
+_CHIEF_ONLY = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
+
+
+def adopt_callbacks(callbacks: list[Any]) -> list[Any]:
+    """Returns the callbacks for this worker; those that are no stock file writers are returned as they are.
+
+    A stock `ModelCheckpoint` keeps its identity and becomes tfdist's, so that the script may read its `best` later.
+    """
+    adopted = []
+    for callback in callbacks:
+        if type(callback) in _CHIEF_ONLY and not is_chief():
+            continue
+        if type(callback) is keras.callbacks.ModelCheckpoint:
+            callback.__class__ = ModelCheckpoint
+        elif type(callback) is keras.callbacks.BackupAndRestore:
+            callback = BackupAndRestore(callback.backup_dir, callback.save_freq, callback.delete_checkpoint)
+        adopted.append(callback)
+    return adopted

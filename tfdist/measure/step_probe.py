@@ -1,0 +1,123 @@
+"""What only the compiled training step can see: the wait for each batch, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdist._internals.replica.batches import ReplicaBatch, needs_replica_batches
+from tfdist.measure.probed_function import ProbedFunction
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Totals of this process since the probe was made."""
+
+    examples: int
+    tokens: int
+    input_s: float
+
+
+class StepProbe:
+    """Counts examples, tokens and the seconds in which the training step waited for its batch.
+
+    `StepProbe.of(model)` attaches one. With one replica it then stands around Keras's training function; with
+    more, the training function of tfdist's strategies takes each batch through `model.step_probe.get_next`.
+    Without a probe the step is as before. The totals are plain variables on the host, so that reading them
+    waits for no accelerator.
+
+    `input_s` is the time between asking the iterator and having the batch, on the host. On the CPU that is
+    time lost; on an accelerator, which may still be busy with the step before, it is the most that can be
+    lost.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._examples = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._input_s = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.is_connected = False
+
+    @classmethod
+    def of(cls, model: keras.Model) -> StepProbe:
+        """Returns the model's probe, made and attached where there is none; for `on_train_begin`."""
+        probe = getattr(model, "step_probe", None)
+        if probe is None:
+            probe = model.step_probe = cls(model.distribute_strategy)
+            model.make_train_function(force=True)  # the one that is there may be traced without a probe
+        if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
+            model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
+        return probe
+
+    def get_next(self, get_next: Callable[[], Any]) -> Any:
+        """Returns the batch that `get_next()` gives, timed and counted.
+
+        For a compiled training function, in cross-replica context.
+        """
+        begin = tf.timestamp()
+        with tf.control_dependencies([begin]):
+            batch = get_next()
+        tensors = tf.nest.flatten(self._local_parts(batch), expand_composites=True)
+        with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
+            self.add(batch, tf.timestamp() - begin)
+        return batch
+
+    def add(self, batch: Any, input_s: tf.Tensor) -> None:
+        """Counts a batch, `x`, `(x, y)` or `(x, y, sample_weight)`, that came after `input_s` seconds."""
+        self.is_connected = True
+        self._input_s.assign_add(input_s)
+        for part in self._local_parts(batch):
+            data, num_examples = part, None
+            if isinstance(part, ReplicaBatch):  # the rows after `num_valid` are padding
+                data, num_examples = part.data, part.num_valid
+            x = data[0] if isinstance(data, tuple) else data
+            num_examples = _num_rows(x) if num_examples is None else num_examples
+            self._examples.assign_add(num_examples)
+            self._tokens.assign_add(_num_tokens(x, num_examples))
+
+    def read(self) -> Counts:
+        return Counts(
+            examples=int(self._examples.numpy()),
+            tokens=int(self._tokens.numpy()),
+            input_s=float(self._input_s.numpy()),
+        )
+
+    def _local_parts(self, batch: Any) -> list[Any]:
+        """One batch for each replica of this process."""
+        leaves = tf.nest.flatten(batch)
+        columns = [self._strategy.experimental_local_results(leaf) for leaf in leaves]
+        num_parts = max(map(len, columns), default=0)
+        return [
+            tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
+            for index in range(num_parts)
+        ]
+
+
+def _is_stock(model: keras.Model) -> bool:
+    """Whether the training function is Keras's own for one replica, which takes batches from any iterator."""
+    strategy = model.distribute_strategy
+    return (
+        strategy.num_replicas_in_sync == 1
+        and not needs_replica_batches(strategy)
+        and model.steps_per_execution == 1  # several would be unrolled
+        and type(model).make_train_function is keras.Model.make_train_function
+    )
+
+
+def _num_rows(x: Any) -> tf.Tensor:
+    first = next(leaf for leaf in tf.nest.flatten(x) if leaf is not None)
+    size = first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+    return tf.cast(size, tf.int64)
+
+
+def _num_tokens(x: Any, num_examples: tf.Tensor) -> tf.Tensor:
+    """Tokens that are no padding in the dictionary inputs of a text model; 0 for other inputs."""
+    for name in ("padding_mask", "token_ids"):
+        if isinstance(x, Mapping) and name in x:
+            return tf.math.count_nonzero(x[name][:num_examples], dtype=tf.int64)
+    return tf.constant(0, tf.int64)

@@ -1,0 +1,199 @@
+"""O19, O20 and O27: several steps in one execution, compilation, traces, collectives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist.parity import tiny
+from tfdist.parity.cases.metrics import BatchLogs
+from tfdist.parity.context import Context
+from tfdist.parity.inspection import count_collectives
+from tfdist.parity.registry import BASE, WIDE, case
+
+
+@case("O19", each=["2", "3"], layouts=WIDE, meshes=True)
+def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
+    """Several steps in one execution over five batches, the last one uneven; fit, evaluate and predict."""
+    model = tiny.compiled(context, metrics=["accuracy"], steps_per_execution=int(steps))
+    logs = BatchLogs()
+    features, labels = tiny.rows(53)
+    found = tiny.fitted(context, model, 53, callbacks=[logs], validation_data=(features[:31], labels[:31]))
+    # One step at a time, in the same scope: everything but the batch logs is the same.
+    single = tiny.compiled(context, metrics=["accuracy"])
+    expected = tiny.fitted(context, single, 53, validation_data=(features[:31], labels[:31]))
+    evaluated = model.evaluate(features, labels, batch_size=tiny.BATCH, verbose=0)
+    predictions = model.predict(features, batch_size=tiny.BATCH, verbose=0)
+    return found | {
+        "exact/batches": np.asarray(logs.batches),
+        "metrics/batch loss": np.asarray([log["loss"] for log in logs.logs]),
+        "metrics/evaluate": np.asarray(evaluated),
+        "predict/all": predictions,
+        "true/as one step": all(
+            np.allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+            for name in expected
+            if name in found
+        ),
+    }
+
+
+@case("O19", each=["adam", "accumulation"])
+def steps_per_execution_state(context: Context, name: str) -> dict[str, Any]:
+    """Three steps in one execution with Adam, and with gradient accumulation; uneven batches."""
+    options: dict[str, Any] = {"gradient_accumulation_steps": 2} if name == "accumulation" else {}
+    model = tiny.compiled(
+        context, tiny.mlp, lambda: keras.optimizers.Adam(0.05, **options), steps_per_execution=3
+    )
+    return tiny.fitted(context, model, 53)
+
+
+class TraceCounter(keras.Model):
+    """One dense layer whose `train_step` counts how often Python runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = tiny.dense()
+        self.calls = np.zeros((), "int64")
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+    def train_step(self, data: Any) -> Any:
+        self.calls += 1
+        return super().train_step(data)
+
+
+@case("O20", quick=True)
+def traces(context: Context) -> dict[str, Any]:
+    """The step is traced once for each replica; uneven batches, epochs and a second fit trace no more."""
+    model = tiny.compiled(context, TraceCounter)
+    found = tiny.fitted(context, model, 31, epochs=3)
+    tiny.fitted(context, model, 25)
+    return found | {"true/one trace": int(model.calls) <= context.layout.devices, "agree/calls": model.calls}
+
+
+@case("O20", each=["even", "uneven"])
+def compiled_with_xla(context: Context, kind: str) -> dict[str, Any]:
+    """`jit_compile=True` gives what no compilation gives."""
+    model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.Adam(0.05), jit_compile=True)
+    return tiny.fitted(context, model, 24 if kind == "even" else 25)
+
+
+@case("O20")
+def eager(context: Context) -> dict[str, Any]:
+    """`run_eagerly=True`, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, run_eagerly=True), 25)
+
+
+def _collectives(context: Context, build: Any, optimizer: Any, **options: Any) -> dict[str, Any]:
+    model = tiny.compiled(
+        context, build, optimizer, metrics=["accuracy", "sparse_top_k_categorical_accuracy"], **options
+    )
+    found = tiny.fitted(context, model)
+    allowed = context.layout.devices if context.num_replicas > 1 else 0
+    return found | {"true/one collective": count_collectives(model) <= allowed}
+
+
+COLLECTIVE_STEPS: dict[str, Any] = {
+    "plain": lambda: keras.optimizers.Adam(0.05),
+    "clipped": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05),
+    "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5)),
+}
+
+
+@case("O27", each=COLLECTIVE_STEPS, layouts=BASE)
+def one_collective(context: Context, name: str) -> dict[str, Any]:
+    """The graph of a step holds one collective for the gradients and none for logs and counters."""
+    return _collectives(context, tiny.mlp, COLLECTIVE_STEPS[name])
+
+
+@case("O27", layouts=BASE)
+def collectives_of_accumulation(context: Context) -> dict[str, Any]:
+    """One for the gradients of an update, in its condition, and one for what every batch's logs need."""
+    model = tiny.compiled(
+        context,
+        tiny.mlp,
+        lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+        metrics=["accuracy"],
+    )
+    found = tiny.fitted(context, model)
+    allowed = 2 * context.layout.devices if context.num_replicas > 1 else 0
+    return found | {"true/two collectives": count_collectives(model) <= allowed}
+
+
+@case("O27")
+def collectives_of_a_normalized_model(context: Context) -> dict[str, Any]:
+    """Synchronized batch normalization costs one more collective forward and one backward."""
+    model = tiny.compiled(
+        context, lambda: tiny.mlp(lambda: keras.layers.BatchNormalization(synchronized=True))
+    )
+    found = tiny.fitted(context, model)
+    allowed = 3 * context.layout.devices if context.num_replicas > 1 else 0
+    return found | {"true/three collectives": count_collectives(model) <= allowed}
+
+
+@case("O28")
+def global_state_in_replicas(context: Context) -> dict[str, Any]:
+    """The dtype policy and the flash-attention flag that the user set are seen inside the step."""
+    seen: list[str] = []
+
+    class Observer(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            seen.append(f"{keras.config.dtype_policy().name} {keras.config.is_flash_attention_enabled()}")
+            return inputs
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.disable_flash_attention()
+    try:
+        model = tiny.compiled(context, lambda: tiny.mlp(Observer))
+        seen.clear()
+        history = model.fit(*tiny.rows(25), batch_size=tiny.BATCH, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+        keras.config.enable_flash_attention()
+    return {
+        "true/seen": len(seen) > 0 and set(seen) == {"mixed_bfloat16 False"},
+        "true/finite": np.isfinite(history.history["loss"]).all(),
+        "agree/loss": np.asarray(history.history["loss"]),
+    }
+
+
+class Noise(keras.layers.Layer):
+    """Adds numbers from Keras's global, unseeded generator."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
+
+
+@case("O28", quick=True, meshes=True)
+def unseeded_random(context: Context) -> dict[str, Any]:
+    """A layer that draws from `keras.random` without a seed."""
+    model = tiny.compiled(context, lambda: tiny.mlp(Noise))
+    found = tiny.fitted(context, model, 31)
+    weights = [value for name, value in found.items() if name.startswith("weights/")]
+    return {
+        "true/finite": all(np.isfinite(weight).all() for weight in weights),
+        "exact/iterations": found["exact/iterations"],
+        "zero/replicas": found["zero/replicas"],
+        "agree/weights": np.concatenate([np.ravel(weight) for weight in weights]),
+    }
+
+
+@case("O28", each=["mixed_float16", "mixed_bfloat16"], meshes=True)
+def mixed_precision(context: Context, policy: str) -> dict[str, Any]:
+    """A mixed-precision model trains: finite, all steps applied, the same on all replicas."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny.compiled(context, lambda: tiny.mlp(keras.layers.BatchNormalization), lambda: "adam")
+        found = tiny.fitted(context, model, 31)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return {
+        "true/finite": all(np.isfinite(weight).all() for weight in model.get_weights()),
+        "exact/iterations": found["exact/iterations"],
+        "exact/dtypes": np.asarray([tf.as_dtype(variable.dtype).name for variable in model.variables]),
+        "zero/replicas": found["zero/replicas"],
+    }

@@ -1,1 +1,0 @@
-"""Devices of this process and its place among the others."""

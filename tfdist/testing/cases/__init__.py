@@ -1,1 +1,0 @@
-"""The parity cases, one module for each subject; every module is imported by `tfdist.testing.registry`."""
