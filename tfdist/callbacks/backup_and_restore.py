@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import keras
 
 from tfdist._internals.processes.coordination import barrier, broadcast_json
-from tfdist.callbacks.atomic_save import cannot_write, save_along
+from tfdist.callbacks.chief_writer import save_along
 from tfdist.errors import ConfigError, ModelError, UnsupportedError
+from tfdist.files import replacing
 from tfdist.process import is_chief
 
 
@@ -79,14 +79,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def _save(self, epoch: int) -> None:
         previous = self._newest()
         folder = self.backup_dir / f"epoch-{epoch + 1}"
-        temporary = self.backup_dir / f".tmp-{os.getpid()}-{folder.name}"
-        try:
+        with replacing(folder, "The backup before it is unchanged.") as temporary:
             self._stock(temporary).on_epoch_end(epoch)
-            shutil.rmtree(folder, ignore_errors=True)  # left by an earlier run that was longer
-            os.replace(temporary, folder)
-        except OSError as error:
-            raise cannot_write(str(folder), error, " The backup before it is unchanged.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         if previous not in (None, folder.name):
             shutil.rmtree(self.backup_dir / str(previous), ignore_errors=True)

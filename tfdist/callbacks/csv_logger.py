@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfdist.callbacks.atomic_save import cannot_write
+from tfdist.files import cannot_write
 from tfdist.process import is_chief
 
 

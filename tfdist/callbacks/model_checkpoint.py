@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from tfdist._internals.processes.coordination import barrier
-from tfdist.callbacks.atomic_save import AtomicModel, cannot_write
+from tfdist.callbacks.chief_writer import AtomicModel
+from tfdist.files import cannot_write
 from tfdist.process import is_chief
 
 

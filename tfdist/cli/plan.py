@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tfdist.errors import ConfigError
+from tfdist.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     import keras  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    from tfdist.callbacks.atomic_save import write_atomically  # noqa: PLC0415
     from tfdist.config.rules import load_rules  # noqa: PLC0415
     from tfdist.planner import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
 
@@ -60,12 +59,7 @@ def run(args: argparse.Namespace) -> int:
     )
     Console(highlight=False).print(report)
     if args.picture:
-        drawn = report.to_svg()
-
-        def draw(path: str) -> None:
-            Path(path).write_text(drawn, encoding="utf-8")
-
-        write_atomically(args.picture, draw)
+        write_text(args.picture, report.to_svg())
     return 0
 
 

@@ -6,7 +6,6 @@ After a fork the library encodes on one core and says so; set TOKENIZERS_PARALLE
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from tfdist.errors import ModelError
+from tfdist.files import write_text
 from tfdist.models.extras import require
 
 
@@ -66,10 +66,7 @@ class _Tokenizer:
     def save(self, folder: str | Path) -> Path:
         """Writes `tokenizer.json` into `folder`, whole or not at all, and returns its path."""
         path = Path(folder) / "tokenizer.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(self._tokenizer.to_str(), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, self._tokenizer.to_str())
         return path
 
     @property

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data.examples import Example, TextExample
+from tfdist.files import replacing
 from tfdist.models.tokenizer import BertTokenizer
 from tfdist.tasks.base import Tokenizer
-from tfdist.training.run_folder import RunFolder, replacing
+from tfdist.training.run_folder import RunFolder
 
 NUM_COMPARED = 500
 

@@ -29,6 +29,7 @@ from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
 from tfdist.data.sources import load_splits
 from tfdist.errors import ConfigError, TfdistError
+from tfdist.files import disk_errors_explained, replacing, write_json, write_text
 from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
 from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
@@ -38,7 +39,7 @@ from tfdist.training.encoding import encode_examples
 from tfdist.training.export import export_model
 from tfdist.training.model import create_model, create_tokenizer
 from tfdist.training.optimizer import create_optimizer
-from tfdist.training.run_folder import RunFolder, disk_errors_explained, replacing, write_json
+from tfdist.training.run_folder import RunFolder
 from tfdist.training.score import print_score, score
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -130,8 +131,7 @@ def _write_description(
     folder: RunFolder, config: RunConfig, names: Sequence[str], tokenizer: Tokenizer
 ) -> None:
     """Writes all that is needed beside the weights to use the model."""
-    with replacing(folder.config) as temporary:
-        temporary.write_text(config_to_yaml(config), encoding="utf-8")
+    write_text(folder.config, config_to_yaml(config))
     write_json(folder.labels, list(names))
     with replacing(folder.tokenizer) as temporary:
         tokenizer.save(temporary)

@@ -1,20 +1,12 @@
-"""The folder of one run: what lies where, and how it is written without half-written files."""
+"""The folder of one run: what lies where."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tfdist.errors import ConfigError, ModelError, TfdistError
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+from tfdist.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
@@ -108,53 +100,3 @@ class RunFolder:
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
             raise ModelError(f"{str(self.labels)!r} must hold a list of label names. Train again.")
         return labels
-
-
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yields a path beside `target` to write a file or folder at; it becomes `target` when all went well.
-
-    Whatever ends the block early (an error, Ctrl-C), nothing new lies under the name `target`.
-    """
-    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}")
-    try:
-        yield temporary
-        if target.is_dir():
-            shutil.rmtree(target)
-        temporary.replace(target)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as readable JSON, all or nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def disk_errors_explained(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk, found while writing under `path`, into one clear message.
-
-    Keras and TensorFlow wrap some of these in errors of their own, which then carry the system's words.
-
-    Raises:
-        TfdistError: The disk refused; the cause is chained.
-    """
-    try:
-        yield
-    except TfdistError:
-        raise
-    except Exception as error:
-        words = next((os.strerror(code) for code in _DISK_ERRORS if os.strerror(code) in str(error)), None)
-        if getattr(error, "errno", None) in _DISK_ERRORS:
-            words = os.strerror(error.errno)  # type: ignore[attr-defined]
-        if words is None:
-            raise
-        raise TfdistError(
-            f"Cannot write under {str(path)!r}: {words}. Files that were complete before are kept; "
-            "free some space or give another folder with --output."
-        ) from error

@@ -1,0 +1,50 @@
+"""Who saves a model on several workers: the chief writes, and the others help where it lacks pieces."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from tfdist.files import write_atomically
+from tfdist.process import is_chief
+
+
+def save_along(model: Any, save: Callable[[str], None]) -> None:
+    """Saves to a folder that is deleted, where the chief needs this process's pieces of variables to save itself."""
+    if getattr(model.distribute_strategy, "saves_together", False):
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder)
+
+
+class AtomicModel:
+    """A model whose `save` and `save_weights` write atomically on the chief, and nothing on other processes.
+
+    Everything else is the model's own, so that a stock Keras callback given this object in `set_model` needs
+    no further change.
+    """
+
+    def __init__(self, model: Any) -> None:
+        object.__setattr__(self, "_wrapped", model)
+
+    def save(self, filepath: str, **options: Any) -> None:
+        self._write(self._wrapped.save, filepath, options)
+
+    def save_weights(self, filepath: str, **options: Any) -> None:
+        self._write(self._wrapped.save_weights, filepath, options)
+
+    def _write(self, save: Callable[..., None], filepath: str, options: dict[str, Any]) -> None:
+        if is_chief():
+            write_atomically(str(filepath), lambda temporary: save(temporary, **options))
+        else:
+            save_along(
+                self._wrapped,
+                lambda folder: save(os.path.join(folder, os.path.basename(filepath)), **options),
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._wrapped, name, value)
