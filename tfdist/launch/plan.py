@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfdist.cluster.spec import ClusterInfo
+from tfdist.cluster.worker_devices import DEVICES_PER_WORKER
 from tfdist.launch.gpus import share_gpus
 
 
@@ -63,7 +64,7 @@ def plan_workers(
     shared = {name: value for name, value in shared.items() if name not in environ}
     shared["PYTHONUNBUFFERED"] = "1"  # else the last lines of a killed worker are lost
     if devices_per_worker is not None:
-        shared["TFDIST_DEVICES_PER_WORKER"] = str(devices_per_worker)
+        shared[DEVICES_PER_WORKER] = str(devices_per_worker)
     plans = []
     for index, own_gpus in zip(local, share_gpus(gpus, len(local), devices_per_worker), strict=True):
         cluster = ClusterInfo(workers=tuple(addresses), task_index=index, source="tfdist launch")

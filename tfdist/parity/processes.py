@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tfdist.launch.ports import find_free_ports
 
 # Small models gain nothing from many threads, and several processes share the cores.
 QUIET = {
@@ -21,20 +22,11 @@ QUIET = {
 }
 
 
-def free_ports(count: int) -> list[int]:
-    """Returns `count` ports of the loopback interface on which nothing listens now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def worker_environments(num_processes: int) -> list[dict[str, str]]:
     """Returns the environment of each worker, with a `TF_CONFIG` where there are several."""
     if num_processes == 1:
         return [{}]
-    workers = [f"127.0.0.1:{port}" for port in free_ports(num_processes)]
+    workers = [f"127.0.0.1:{port}" for port in find_free_ports(num_processes)]
     return [
         {
             "TF_CONFIG": json.dumps(

@@ -15,6 +15,7 @@ from tfdist._internals.processes.start import start_cluster
 from tfdist._internals.replica.extended import MultiWorkerExtended, next_collective_key_base
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
+from tfdist.cluster.worker_devices import devices_per_worker as devices_from_environment
 from tfdist.devices import make_logical_cpus
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.process import set_process
@@ -59,8 +60,8 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
             )
         check_timeout(timeout_s)
-        if devices_per_worker is None and "TFDIST_DEVICES_PER_WORKER" in os.environ:
-            devices_per_worker = int(os.environ["TFDIST_DEVICES_PER_WORKER"])
+        if devices_per_worker is None:
+            devices_per_worker = devices_from_environment(os.environ)
         cluster = _training_cluster(detect_cluster(os.environ))
         gpus = len(tf.config.list_physical_devices("GPU"))
         if devices_per_worker is not None:

@@ -7,7 +7,6 @@ TensorFlow already runs gets "Collective ops must be configured at program start
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -18,6 +17,7 @@ from tensorflow.python.eager import context
 
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError
+from tfdist.launch.ports import why_not_free
 
 
 def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
@@ -90,12 +90,9 @@ def start_mesh_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
 
 
 def _check_port(port: int, address: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise ClusterError(
-                f"port {port} of this worker's address {address!r} is in use ({error.strerror}). An earlier run may "
-                "still be ending; stop it, or give the worker another port."
-            ) from error
+    reason = why_not_free(port)
+    if reason is not None:
+        raise ClusterError(
+            f"port {port} of this worker's address {address!r} is in use ({reason}). An earlier run may still be "
+            "ending; stop it, or give the worker another port."
+        )
