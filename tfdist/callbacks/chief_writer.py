@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from tfdist._internals.contract import distribution_of
 from tfdist.files import write_atomically
 from tfdist.process import is_chief
 
 
 def save_along(model: Any, save: Callable[[str], None]) -> None:
     """Saves to a folder that is deleted, where the chief needs this process's pieces of variables to save itself."""
-    if getattr(model.distribute_strategy, "saves_together", False):
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution is not None and distribution.saves_together:
         with tempfile.TemporaryDirectory() as folder:
             save(folder)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfdist._internals.contract import distribution_of
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.measure.learning_rate import current_learning_rate, has_schedule
 
@@ -14,7 +15,8 @@ class LearningRateWarmup(keras.callbacks.Callback):
     """Raises the learning rate linearly to the optimizer's own over the first epochs or steps.
 
     After `t` of `N` steps the rate is `target * (f + (1 - f) * t / N)`. With `scale_by_replicas` the target
-    is the optimizer's rate times the number of replicas and `f` is one over that number, so the warm-up
+    is the optimizer's rate times the number of replicas (on a mesh, the size of its batch axis) and `f` is one over
+    that number, so the warm-up
     goes from the one-device rate to the scaled one: what Horovod's callback does (Goyal et al., 2017).
     Steps are counted by `optimizer.iterations`, so a second or resumed `fit` goes on where the first
     stopped, and after the warm-up the rate is left to others.
@@ -69,7 +71,7 @@ class LearningRateWarmup(keras.callbacks.Callback):
                 "keras.optimizers.schedules.CosineDecay(..., warmup_target=..., warmup_steps=...)."
             )
         if self._target is None:  # before a backup puts back a rate from the middle of the warm-up
-            scale = model.distribute_strategy.num_replicas_in_sync if self.scale_by_replicas else 1
+            scale = self._row_shards(model) if self.scale_by_replicas else 1
             self._target = current_learning_rate(model.optimizer) * scale
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -106,4 +108,10 @@ class LearningRateWarmup(keras.callbacks.Callback):
     def _fraction(self) -> float:
         if self.initial_fraction is not None:
             return self.initial_fraction
-        return 1 / self.model.distribute_strategy.num_replicas_in_sync if self.scale_by_replicas else 0.1
+        return 1 / self._row_shards(self.model) if self.scale_by_replicas else 0.1
+
+    @staticmethod
+    def _row_shards(model: keras.Model) -> int:
+        strategy = model.distribute_strategy
+        distribution = distribution_of(strategy)
+        return strategy.num_replicas_in_sync if distribution is None else distribution.row_shards

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data.batch_plan import BatchPlan
-from tfdist.data.by_index import ByIndex, check_at_least
+from tfdist.data.by_index import ByIndex, Epochs, check_at_least
 from tfdist.errors import DataError
 
 
@@ -45,7 +44,8 @@ def make_dataset(
         pad_values: For each feature, what fills the padding.
         shuffle: Show the examples in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration; each further one counts one more.
+        first_epoch: Epoch number of the first iteration; each further one of `fit` counts one more, and so does each
+            that another program makes. `evaluate` and `predict` under a tfdist strategy leave the order as it is.
         padding: `bucket` forms batches of like lengths (with `shuffle`), each padded to its longest example
             rounded up to `bucket_step`; `fixed` pads everything to `max_length`.
         bucket_step: Lengths of buckets are multiples of this, in tokens.
@@ -74,14 +74,10 @@ def make_dataset(
         bucket_step=bucket_step if padding == "bucket" else None,
         seed=seed if shuffle else None,
     )
-    epochs = itertools.count(first_epoch)
 
-    def batches_of_epoch(_: tf.Tensor) -> tf.data.Dataset:
-        # The one visit to Python in an epoch: all orders are drawn here, and the batches below are
-        # TensorFlow's work.
-        order, bounds, lengths = tf.numpy_function(
-            lambda: plan.epoch(next(epochs)), [], [tf.int64, tf.int64, tf.int64], stateful=True
-        )
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        # The order is drawn in Python, once an epoch; the batches below are TensorFlow's work.
+        order, bounds, lengths = tf.numpy_function(plan.epoch, [epoch], [tf.int64, tf.int64, tf.int64])
         order = tf.ensure_shape(order, [len(features)])
         bounds = tf.ensure_shape(bounds, [plan.num_batches, 2])
         lengths = tf.ensure_shape(lengths, [plan.num_batches])
@@ -90,9 +86,12 @@ def make_dataset(
         )
 
     length_dim = None if padding == "bucket" else max_length
-    indices = tf.data.Dataset.range(1).flat_map(batches_of_epoch)
-    indices = indices.apply(tf.data.experimental.assert_cardinality(plan.num_batches))
-    return ByIndex(indices, lambda rows, length: store.gather(rows, length, length_dim)).dataset()
+    return ByIndex(
+        batches_of,
+        lambda rows, length: store.gather(rows, length, length_dim),
+        plan.num_batches,
+        Epochs(first_epoch),
+    ).dataset()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from tfdist.data.by_index import ByIndex, check_at_least
+from tfdist.data.by_index import ByIndex, Epochs, check_at_least
 from tfdist.errors import DataError
 
 
@@ -36,7 +35,8 @@ def rows_dataset(
         global_batch_size: Rows of one step, over all replicas and workers; the last batch may be smaller.
         shuffle: Show the rows in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration; each further one counts one more.
+        first_epoch: Epoch number of the first iteration; each further one of `fit` counts one more, and so does each
+            that another program makes. `evaluate` and `predict` under a tfdist strategy leave the order as it is.
 
     Returns:
         A dataset of known cardinality.
@@ -73,19 +73,14 @@ def rows_dataset(
         shaped = [tf.ensure_shape(x, [None, *leaf.shape[1:]]) for x, leaf in zip(loaded, leaves, strict=True)]
         return tree.pack_sequence_as(template, shaped)
 
-    epochs = itertools.count(first_epoch)
-
-    def order_of_next_epoch() -> np.ndarray:
-        epoch = next(epochs)
+    def order_of(epoch: np.int64) -> np.ndarray:
         if not shuffle:
             return np.arange(num_rows)
-        return np.random.default_rng([seed, epoch]).permutation(num_rows)
+        return np.random.default_rng([seed, int(epoch)]).permutation(num_rows)
 
-    def epoch(_: tf.Tensor) -> tf.data.Dataset:
-        order = tf.numpy_function(order_of_next_epoch, [], tf.int64, stateful=True)
-        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(order, [num_rows]))
+    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.ensure_shape(tf.numpy_function(order_of, [epoch], tf.int64), [num_rows])
+        return tf.data.Dataset.from_tensor_slices(order).batch(global_batch_size)
 
-    indices = tf.data.Dataset.range(1).flat_map(epoch).batch(global_batch_size)
     num_batches = -(-num_rows // global_batch_size)
-    indices = indices.apply(tf.data.experimental.assert_cardinality(num_batches))
-    return ByIndex(indices, load_rows).dataset()
+    return ByIndex(indices_of, load_rows, num_batches, Epochs(first_epoch)).dataset()

@@ -27,13 +27,23 @@ class ShardPolicy:
     name: Literal["index", "file", "batch"]
     reason: str
 
+    def announce(self, num_processes: int) -> None:
+        """Logs once what the policy means; where every worker does all the work, the chief warns."""
+        if num_processes > 1 and self.name == "batch":
+            if is_chief():
+                warn_once(
+                    f"every one of the {num_processes} workers prepares all the data and keeps its own rows of each "
+                    f"batch: {self.reason}. Where that is too slow, give rows by their numbers with "
+                    "tfdist.data.rows_dataset, or each worker its own files with tfdist.data.tfrecord_dataset."
+                )
+        elif num_processes > 1:
+            inform_once(f"data are divided between {num_processes} workers by {self.name}: {self.reason}")
+
 
 def choose_shard_policy(
     num_files: int, num_processes: int, kind: Literal["array", "records", "stream"]
 ) -> ShardPolicy:
     """Returns the policy for a data set; depends on nothing but what is the same on every worker.
-
-    It is logged once, as a warning by the chief where every worker does all the work.
 
     Args:
         num_files: Files that the data set is read from; 0 where it is not read from files.
@@ -41,20 +51,6 @@ def choose_shard_policy(
         kind: `array` has its rows or records by number; `records` is read record by record from files; `stream` can be
             read from start to end only (a generator, a dataset or a `PyDataset` of the user's own).
     """
-    policy = _policy(num_files, num_processes, kind)
-    if num_processes > 1 and policy.name == "batch":
-        if is_chief():
-            warn_once(
-                f"every one of the {num_processes} workers prepares all the data and keeps its own rows of each batch: "
-                f"{policy.reason}. Where that is too slow, give rows by their numbers with tfdist.data.rows_dataset, "
-                "or each worker its own files with tfdist.data.tfrecord_dataset."
-            )
-    elif num_processes > 1:
-        inform_once(f"data are divided between {num_processes} workers by {policy.name}: {policy.reason}")
-    return policy
-
-
-def _policy(num_files: int, num_processes: int, kind: str) -> ShardPolicy:
     if kind == "array":
         return ShardPolicy("index", "the rows have numbers")
     if kind == "stream":
@@ -67,6 +63,12 @@ def _policy(num_files: int, num_processes: int, kind: str) -> ShardPolicy:
         "index",
         f"{num_files} files are too few for {num_processes} workers; each parses only its own records",
     )
+
+
+def auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:
+    """Returns whether the dataset says that every process has batches of its own."""
+    policy = dataset.options().experimental_distribute.auto_shard_policy
+    return bool(policy == tf.data.experimental.AutoShardPolicy.OFF)
 
 
 def check_shard(shard: tuple[int, int]) -> None:
@@ -120,6 +122,7 @@ def tfrecord_dataset(
     if not paths:
         raise DataError("There is no TFRecord file to read. Give at least one.")
     policy = policy or choose_shard_policy(len(paths), shard[1], "records")
+    policy.announce(shard[1])
     files = sorted(paths)
     if policy.name == "file":
         files = shard_files(files, shard)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfdist._internals.contract import current_step
+from tfdist._internals.step.optimizers import observe_gradients
+
 
 class GradientNorm:
     """Keeps the global norm of the last gradient, before clipping and after the sum over all replicas.
 
-    A callback attaches one to the optimizer with `GradientNorm.of(optimizer)`; an update that finds
-    `optimizer.gradient_norm` calls `record`. Without one the update is as before.
+    A callback attaches one to the optimizer with `GradientNorm.of(optimizer)`. Without one the update is as before.
     """
 
     def __init__(self) -> None:
@@ -25,13 +28,19 @@ class GradientNorm:
     def of(cls, optimizer: Any) -> GradientNorm:
         """Returns the probe of the optimizer, or of the one in a `LossScaleOptimizer`; made if needed."""
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if getattr(optimizer, "gradient_norm", None) is None:
-            optimizer.gradient_norm = cls()
-        return optimizer.gradient_norm
+        if optimizer not in _norms:
+            _norms[optimizer] = cls()
+            observe_gradients(optimizer, _norms[optimizer].record)
+        return _norms[optimizer]
 
     def record(self, gradients: Sequence[Any]) -> None:
-        """For the optimizer, in a replica or outside: the summed gradients, `None` where there is none."""
+        """For the optimizer, in a replica or outside: the gradients of an update, `None` where there is none.
+
+        A stock strategy of several replicas sums them later, so that there the norm would be another; it is left out.
+        """
         replica = tf.distribute.get_replica_context()
+        if current_step() is None and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return
         if replica is None or tf.get_static_value(replica.replica_id_in_sync_group) == 0:  # the same on all
             dense = [getattr(gradient, "values", gradient) for gradient in gradients if gradient is not None]
             self._norm.assign(tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in dense]))
@@ -40,3 +49,6 @@ class GradientNorm:
         """Returns the last norm; `None` where none was recorded. Waits for the step that is running."""
         norm = float(keras.ops.convert_to_numpy(self._norm))
         return None if math.isnan(norm) else norm
+
+
+_norms: weakref.WeakKeyDictionary[Any, GradientNorm] = weakref.WeakKeyDictionary()

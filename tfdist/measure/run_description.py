@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdist._internals.contract import describe
 from tfdist.process import num_processes
 
 
@@ -21,7 +22,7 @@ def describe_strategy(model: keras.Model) -> str:
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     return _table(
         {
-            "strategy": type(strategy).__name__,
+            "strategy": describe(strategy),
             "replicas": strategy.num_replicas_in_sync,
             "processes": num_processes(),
             "devices of the chief": ", ".join(name.replace("/device:", "") for name in devices),

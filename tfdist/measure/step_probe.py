@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.replica.batches import ReplicaBatch, needs_replica_batches
+from tfdist._internals.contract import Distribution, distribution_of
+from tfdist._internals.fit.run import run_of
 from tfdist.measure.probed_function import ProbedFunction
 
 
@@ -26,7 +27,7 @@ class StepProbe:
     """Counts examples, tokens and the seconds in which the training step waited for its batch.
 
     `StepProbe.of(model)` attaches one. With one replica it then stands around Keras's training function; with
-    more, the training function of tfdist's strategies takes each batch through `model.step_probe.get_next`.
+    more, the training function of tfdist's strategies takes each batch through `get_next`.
     Without a probe the step is as before. The totals are plain variables on the host, so that reading them
     waits for no accelerator.
 
@@ -35,8 +36,8 @@ class StepProbe:
     lost.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        self._strategy = strategy
+    def __init__(self, distribution: Distribution | None) -> None:
+        self._distribution = distribution
         with tf.init_scope(), tf.device("CPU:0"):
             self._examples = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -46,10 +47,11 @@ class StepProbe:
     @classmethod
     def of(cls, model: keras.Model) -> StepProbe:
         """Returns the model's probe, made and attached where there is none; for `on_train_begin`."""
-        probe = getattr(model, "step_probe", None)
-        if probe is None:
-            probe = model.step_probe = cls(model.distribute_strategy)
+        run = run_of(model)
+        if run.probe is None:
+            run.probe = cls(distribution_of(model.distribute_strategy))
             model.make_train_function(force=True)  # the one that is there may be traced without a probe
+        probe: Any = run.probe
         if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
             model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
         return probe
@@ -62,7 +64,7 @@ class StepProbe:
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = get_next()
-        tensors = tf.nest.flatten(self._local_parts(batch), expand_composites=True)
+        tensors = tf.nest.flatten(self._parts_of(batch), expand_composites=True)
         with tf.control_dependencies([tensor for tensor in tensors if tf.is_tensor(tensor)]):
             self.add(batch, tf.timestamp() - begin)
         return batch
@@ -71,12 +73,8 @@ class StepProbe:
         """Counts a batch, `x`, `(x, y)` or `(x, y, sample_weight)`, that came after `input_s` seconds."""
         self.is_connected = True
         self._input_s.assign_add(input_s)
-        for part in self._local_parts(batch):
-            data, num_examples = part, None
-            if isinstance(part, ReplicaBatch):  # the rows after `num_valid` are padding
-                data, num_examples = part.data, part.num_valid
+        for data, num_examples in self._parts_of(batch):  # rows after these are padding
             x = data[0] if isinstance(data, tuple) else data
-            num_examples = _num_rows(x) if num_examples is None else num_examples
             self._examples.assign_add(num_examples)
             self._tokens.assign_add(_num_tokens(x, num_examples))
 
@@ -87,23 +85,19 @@ class StepProbe:
             input_s=float(self._input_s.numpy()),
         )
 
-    def _local_parts(self, batch: Any) -> list[Any]:
-        """One batch for each replica of this process."""
-        leaves = tf.nest.flatten(batch)
-        columns = [self._strategy.experimental_local_results(leaf) for leaf in leaves]
-        num_parts = max(map(len, columns), default=0)
-        return [
-            tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
-            for index in range(num_parts)
-        ]
+    def _parts_of(self, batch: Any) -> list[tuple[Any, tf.Tensor]]:
+        """Returns data and number of rows of the batch's part on each local device."""
+        if self._distribution is not None:
+            return self._distribution.parts_of(batch)
+        return [(batch, _num_rows(batch[0] if isinstance(batch, tuple) else batch))]
 
 
 def _is_stock(model: keras.Model) -> bool:
     """Whether the training function is Keras's own for one replica, which takes batches from any iterator."""
     strategy = model.distribute_strategy
     return (
-        strategy.num_replicas_in_sync == 1
-        and not needs_replica_batches(strategy)
+        distribution_of(strategy) is None
+        and strategy.num_replicas_in_sync == 1
         and model.steps_per_execution == 1  # several would be unrolled
         and type(model).make_train_function is keras.Model.make_train_function
     )

@@ -11,7 +11,17 @@ import tensorflow as tf
 from tfdist._internals.mesh.functions import expanded_functions
 
 # Traced functions are reached through closures and attributes of these; nothing else is followed.
-_FOLLOWED = ("__wrapped__", "__func__", "func", "__self__", "_python_function", "python_function")
+_FOLLOWED = (
+    "__wrapped__",
+    "__func__",
+    "func",
+    "__self__",
+    "_python_function",
+    "python_function",
+    "_step",
+    "_next_step",
+    "_several_steps",
+)
 
 
 def traced_functions(function: Any) -> list[Any]:

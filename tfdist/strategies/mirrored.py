@@ -6,23 +6,25 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfdist._internals.replica.distribution import ReplicaDistribution
 from tfdist._internals.replica.extended import MirroredExtended, next_collective_key_base
 from tfdist.devices import local_devices
-from tfdist.strategies.base import DataParallel
 
 
-class Mirrored(DataParallel, tf.distribute.MirroredStrategy):
+class Mirrored(ReplicaDistribution, tf.distribute.MirroredStrategy):
     """`tf.distribute.MirroredStrategy` that gives the one-device result under Keras 3 `fit`.
 
     Args:
         devices: A count, a list of names such as `"GPU:0"`, or None for all GPUs of the host. Where the host has no
             GPU a count makes logical CPU devices.
-        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `DataParallel`.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
         ConfigError: Devices that this host does not have.
         ClusterError: Logical CPU devices are needed and TensorFlow already runs.
     """
+
+    name = "mirrored"
 
     def __init__(self, devices: int | Sequence[str] | None = None, random_by_row: bool = False) -> None:
         self.random_by_row = random_by_row

@@ -9,17 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.processes import coordination
-from tfdist._internals.processes.end import watch_process_end
-from tfdist._internals.processes.seed import share_seed
-from tfdist._internals.processes.start import start_cluster
+from tfdist._internals.processes.start import begin_together, join_cluster, start_cluster
 from tfdist._internals.replica.extended import MultiWorkerExtended, next_collective_key_base
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.cluster.worker_devices import devices_per_worker as devices_from_environment
 from tfdist.devices import make_logical_cpus
 from tfdist.errors import ClusterError, ConfigError
-from tfdist.process import set_process
-from tfdist.strategies.base import DataParallel, check_timeout
+from tfdist.strategies.base import ReplicaDistribution, check_timeout
 
 _IMPLEMENTATIONS = {
     "auto": tf.distribute.experimental.CommunicationImplementation.AUTO,
@@ -28,7 +25,7 @@ _IMPLEMENTATIONS = {
 }
 
 
-class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrategy):
+class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy` that works, and gives the one-device result, under Keras 3 `fit`.
 
     The cluster is found in the environment; see `tfdist.cluster`. Every process runs the same script and creates
@@ -39,13 +36,16 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
             what `tfdist launch --devices-per-worker` said, or all GPUs, or one CPU.
         communication: `"auto"`, `"ring"` or `"nccl"`.
         timeout_s: Seconds that a collective, a start-up or a meeting of the processes may wait.
-        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `DataParallel`.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
         ConfigError: An option has a value that is not allowed.
         ClusterError: There is no cluster, its description does not fit, or TensorFlow already runs.
         WorkerError: A process did not arrive in time, or the processes do not agree.
     """
+
+    name = "multi_worker_mirrored"
+    prepares_own_rows = True
 
     def __init__(
         self,
@@ -66,8 +66,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
         gpus = len(tf.config.list_physical_devices("GPU"))
         if devices_per_worker is not None:
             _check_devices(devices_per_worker, gpus)
-        set_process(cluster.process_index, cluster.num_processes)
-        coordination.set_default_timeout(timeout_s)
+        join_cluster(cluster, timeout_s)
         start_cluster(cluster, timeout_s)
         self._collective_key_base = next_collective_key_base()
         options = tf.distribute.experimental.CommunicationOptions(
@@ -82,8 +81,7 @@ class MultiWorkerMirrored(DataParallel, tf.distribute.MultiWorkerMirroredStrateg
         extended = MultiWorkerExtended(self, resolver, options, devices_per_worker)
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
-        share_seed()
-        watch_process_end()
+        begin_together()
 
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.

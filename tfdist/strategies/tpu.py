@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfdist._internals.replica.distribution import ReplicaDistribution
 from tfdist.errors import ClusterError, ConfigError
-from tfdist.strategies.base import DataParallel
 
 _INSTALL = (
     "Install TensorFlow's TPU build on the TPU host (pip install 'tfdist[tpu]', which brings libtpu; its newest "
@@ -14,14 +14,15 @@ _INSTALL = (
 )
 
 
-class _TPU(DataParallel, tf.distribute.TPUStrategy):
+class TPU(ReplicaDistribution, tf.distribute.TPUStrategy):
     """`tf.distribute.TPUStrategy` that gives the one-device result under Keras 3 `fit`.
 
     Batches are padded to one static shape, since XLA compiles the step anew for every other one; padding does not
     count in losses, metrics and batch statistics.
     """
 
-    static_shapes = True
+    name = "tpu"
+    pads_batches = True
 
 
 def tpu(tpu: str = "local") -> tf.distribute.Strategy:
@@ -58,7 +59,7 @@ def tpu(tpu: str = "local") -> tf.distribute.Strategy:
             f"tpu={tpu!r} did not start: {_first_line(error)}. Check that the TPU is ready and that no other process "
             "uses it, and make tfdist.create_strategy the first call of the script."
         ) from error
-    return _TPU(resolver)
+    return TPU(resolver)
 
 
 def _resolve(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:

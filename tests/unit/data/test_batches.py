@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfdist.data.batch_plan import BatchPlan
 from tfdist.data.batches import make_dataset
-from tfdist.data.by_index import halves
+from tfdist.data.by_index import by_index_of
 from tfdist.errors import DataError
 
 NUM, BATCH, STEP, MAX = 103, 8, 4, 30
@@ -92,10 +92,10 @@ def test_batches_hold_like_lengths() -> None:
 
 def test_pieces_of_a_batch_are_assembled_from_their_numbers() -> None:
     whole = make(shuffle=True, seed=5)
-    by_index = halves(make(shuffle=True, seed=5))
-    assert by_index is not None and halves(whole.map(lambda x, y: x)) is None
+    by_index = by_index_of(make(shuffle=True, seed=5))
+    assert by_index is not None and by_index_of(whole.map(lambda x, y: x)) is None
     for _ in range(2):
-        for (x, y), (rows, length) in zip(whole, by_index.indices, strict=True):
+        for (x, y), (rows, length) in zip(whole, by_index.indices(), strict=True):
             for piece in (slice(0, 3), slice(3, None)):
                 part, labels = by_index.load(rows[piece], length)
                 np.testing.assert_array_equal(part["ids"], x["ids"][piece])

@@ -48,8 +48,9 @@ def test_policy(
     warn_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="tfdist"):
         policy = choose_shard_policy(num_files, num_processes, kind)
-        choose_shard_policy(num_files, num_processes, kind)
-        choose_shard_policy(num_files, 1, kind)
+        policy.announce(num_processes)
+        policy.announce(num_processes)
+        choose_shard_policy(num_files, 1, kind).announce(1)
     assert policy.name == name and reason in policy.reason
     # Said once, and nothing where there is nothing to divide.
     assert len(caplog.records) == 1 and reason in caplog.text

@@ -1,59 +1,80 @@
-"""`fit` iterates batches that are cut by tfdist; see `replica_batch`."""
+"""`fit` iterates batches that the strategy places; one device shows the epochs of `tfdist.data` in their order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras import tree
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
+from tensorflow.python.distribute import input_lib
 
-from tfdist._internals.fit.source import agree_on_order, dataset_of
-from tfdist._internals.processes import seed as shared_seed
+from tfdist._internals.contract import Distribution, distribution_of
+from tfdist._internals.fit.runner import GraphIterator
+from tfdist._internals.fit.source import agree_on_order, dataset_of, opens_training
+from tfdist._internals.patch import Patch
 from tfdist._internals.processes.coordination import all_gather_json
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.batches import DistributedBatches, is_distributed, needs_replica_batches
+from tfdist.data.by_index import by_index_of
 from tfdist.errors import DataError
 from tfdist.process import num_processes
 
+_DISTRIBUTED = (input_lib.DistributedDataset, input_lib.DistributedDatasetsFromFunction)
 
-def _cut(stock: Any) -> Any:
+
+class _DistributedByUser:
+    """A dataset that the user distributed."""
+
+    def __init__(self, dataset: Any, num_batches: int | None) -> None:
+        self._dataset = dataset
+        self.num_batches = num_batches
+        # There is one spec for each replica.
+        self.element_spec = tree.map_structure(
+            lambda leaf: getattr(leaf, "_value_specs", (leaf,))[0], dataset.element_spec
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return GraphIterator(iter(self._dataset))
+
+
+def _placed(stock: Any) -> Any:
     def __init__(self: Any, distribute_strategy: Any = None, *args: Any, **kwargs: Any) -> None:
-        if not needs_replica_batches(distribute_strategy):
-            return stock(self, distribute_strategy, *args, **kwargs)
+        distribution = distribution_of(distribute_strategy)
+        if distribution is None:
+            stock(self, distribute_strategy, *args, **kwargs)
+            self._distributed_dataset = _of_current_call(self._distributed_dataset)
+            return
         EpochIterator.__init__(self, *args, **kwargs)
         self._distribute_strategy = distribute_strategy
-        dataset = dataset_of(self.data_adapter)
-        if not is_distributed(dataset):
-            dataset = distribute_strategy.distribute_batches(
-                dataset, self._num_batches, self.data_adapter.batch_size
-            )
-            # Under a fixed seed Keras shuffles arrays to one and the same order in every epoch. A script that set the
-            # seed gets that, as on one device; one that did not must not get it from the seed that tfdist shares.
-            shuffled = isinstance(self.data_adapter, ArrayDataAdapter) and self.data_adapter._shuffle
-            if shuffled and shared_seed.is_ours():
-                dataset.renew = lambda: _in_new_order(self.data_adapter)
-            self._num_batches = dataset.num_batches
-        self._distributed_dataset = dataset
+        self._distributed_dataset = _batches(self, distribution)
+        self._num_batches = self._distributed_dataset.num_batches
         if num_processes() > 1:
             agree_on_order(self.data_adapter)
             _check_same_number(self._num_batches)
-        return None
 
     return __init__
 
 
-def _in_new_order(adapter: ArrayDataAdapter) -> tf.data.Dataset:
-    shared_seed.advance()
-    return dataset_of(adapter)
+def _of_current_call(dataset: Any) -> Any:
+    """Returns a dataset of `tfdist.data` so that an evaluation does not change the order of the training."""
+    training = opens_training()
+    by_index = by_index_of(dataset) if isinstance(dataset, tf.data.Dataset) else None
+    return dataset if by_index is None or training else by_index.held().dataset()
+
+
+def _batches(iterator: Any, distribution: Distribution) -> Any:
+    dataset = dataset_of(iterator.data_adapter)
+    if isinstance(dataset, _DISTRIBUTED):
+        return _DistributedByUser(dataset, iterator._num_batches)
+    return distribution.batches(dataset, iterator._num_batches, iterator.data_adapter.batch_size)
 
 
 def _agreed(stock: Any) -> Any:
     def reset(self: Any) -> None:
         stock(self)
-        # Stock goes back to what the adapter says, which is this worker's own number.
-        if isinstance(self._distributed_dataset, DistributedBatches):
+        # Stock goes back to what the adapter says, which is this process's own number.
+        if distribution_of(self._distribute_strategy) is not None:
             self._num_batches = self._distributed_dataset.num_batches
 
     return reset
@@ -71,15 +92,15 @@ def _check_same_number(own: int | None) -> None:
 
 PATCHES = (
     Patch(
-        name="epoch_iterator",
+        name="fit.epoch_iterator",
         owner=TFEpochIterator,
         attribute="__init__",
-        make=_cut,
+        make=_placed,
         reason="batches that do not divide give replicas shares of unknown size, or none",
         upstream="https://github.com/keras-team/keras/issues/19246",
     ),
     Patch(
-        name="epoch_iterator",
+        name="fit.epoch_iterator",
         owner=TFEpochIterator,
         attribute="reset",
         make=_agreed,

@@ -1,4 +1,4 @@
-"""One train or test step as each replica runs it: stock's, plus what the replicas must share at its end.
+"""One train or test step as each part runs it: stock's, plus what the parts must share at its end.
 
 Shared are the metrics' states, so that logs are the metrics of all rows seen and not a mean of the replicas' means,
 and the moving statistics that the step wrote. In a training step they travel with the gradients and cost no
@@ -7,24 +7,23 @@ collective of their own.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from keras import tree
 from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.trainers.data_adapters import data_adapter_utils
 
-from tfdist._internals.replica.batches import count_rows
-from tfdist._internals.replica.step import ReplicaStep, current_step, replica_step
+from tfdist._internals.contract import Step, current_step, step_scope
 
 STOP_KEY = "_tfdist_stop"
 
 
 class _SharedState:
-    """What the replicas share at the end of a step, as a flat list of float32 tensors."""
+    """What the parts share at the end of a step, as a flat list of float32 tensors."""
 
-    def __init__(self, model: Any, step: ReplicaStep) -> None:
+    def __init__(self, model: Any, step: Step) -> None:
         self.num_written = len(step.written)
         self.metrics = [variable for metric in model.metrics for variable in metric.variables]
         written = {id(variable) for variable in step.written}
@@ -34,7 +33,7 @@ class _SharedState:
             if id(variable) in written and tf.as_dtype(variable.dtype).is_floating
         ]
         counts = [tf.cast(tf.convert_to_tensor(variable.value), tf.float32) for variable in self.metrics]
-        means = [tf.cast(variable.value, tf.float32) * step.weight for variable in self.statistics]
+        means = [step.share(tf.cast(variable.value, tf.float32)) for variable in self.statistics]
         self.tensors = [*counts, *means]
 
     def store(self, summed: list[tf.Tensor]) -> list[tuple[Any, tf.Tensor]]:
@@ -47,7 +46,11 @@ class _SharedState:
         ]
 
 
-def _share_now(model: Any, step: ReplicaStep, extra: list[tf.Tensor]) -> tuple[list[Any], list[tf.Tensor]]:
+# What travels with the gradients of a step.
+_on_their_way: weakref.WeakKeyDictionary[Step, _SharedState] = weakref.WeakKeyDictionary()
+
+
+def _share_now(model: Any, step: Step, extra: list[tf.Tensor]) -> tuple[list[Any], list[tf.Tensor]]:
     state = _SharedState(model, step)
     summed = step.sum([*state.tensors, *extra])
     values = state.store(summed[: len(state.tensors)])
@@ -60,43 +63,27 @@ def _metrics_result(model: Any, values: list[Any]) -> dict[str, Any]:
 
 
 def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..., dict[str, Any]]:
-    """Returns `step_function` with logs that are the same, and global, on every replica.
+    """Returns `step_function` with logs that are the same, and global, in every part.
 
-    The function takes the replica's data and the flag of this process that it wants training to stop (scalar
+    The function takes the part's data and the flag of this process that it wants training to stop (scalar
     float32); the logs hold the sum of the flags under `STOP_KEY`.
     """
 
-    def on_replica(data: Any, wants_stop: tf.Tensor) -> dict[str, Any]:
+    def on_part(data: Any, wants_stop: tf.Tensor) -> dict[str, Any]:
         step = current_step()
         if step is None:
-            # The user distributed the data: the share of each replica is counted here.
-            data, step = _counted(data)
-        with replica_step(step):
+            # The user distributed the data: the share of each part is counted here.
+            step, data = model.distribute_strategy.counted_step(data)
+        with step_scope(step):
             # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and
             # the same eager tensor for a value that is reduced already.
             step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
-            step.shared = None
-            logs = step_function(data)
-            return _global_logs(model, step, logs)
+            return _global_logs(model, step, step_function(data))
 
-    return on_replica
+    return on_part
 
 
-def _counted(data: Any) -> tuple[Any, ReplicaStep]:
-    rows = count_rows(data)
-    # One row of zeros in place of none, for layers that cannot take an empty batch.
-    missing = tf.cast(tf.equal(rows, 0), tf.int32)
-
-    def padded(value: Any) -> Any:
-        if not isinstance(value, tf.Tensor) or not value.shape.rank or value.dtype == tf.string:
-            return value
-        padding = tf.concat([[[0, missing]], tf.zeros([value.shape.rank - 1, 2], tf.int32)], 0)
-        return tf.ensure_shape(tf.pad(value, padding), value.shape)
-
-    return tree.map_structure(padded, data, none_is_leaf=False), ReplicaStep.of_counted_rows(rows)
-
-
-def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
+def _global_logs(model: Any, step: Step, logs: Any) -> dict[str, Any]:
     if not isinstance(logs, dict):
         raise TypeError(f"train_step and test_step must return a dict of logs, not {type(logs).__name__}.")
     own = {id(variable) for variable in step.written}
@@ -107,8 +94,8 @@ def _global_logs(model: Any, step: ReplicaStep, logs: Any) -> dict[str, Any]:
         for name in _result_names(metric)
     }
     extra = {key: value for key, value in logs.items() if key not in live}
-    extra_shares = [tf.cast(value, tf.float32) * step.weight for value in extra.values()]
-    shared = step.shared
+    extra_shares = [step.share(tf.cast(value, tf.float32)) for value in extra.values()]
+    shared = _on_their_way.get(step)
     if shared is not None and not extra:
         summed = step.take_passengers()
         values = shared.store(summed[:-1])
@@ -133,17 +120,17 @@ def _result_names(metric: Any) -> list[str]:
     return list(result) if isinstance(result, dict) else [metric.name]
 
 
-def _metrics_written_after(model: Any, step: ReplicaStep, shared: _SharedState) -> bool:
+def _metrics_written_after(model: Any, step: Step, shared: _SharedState) -> bool:
     late = {id(variable) for variable in step.written[shared.num_written :]}
     return any(id(variable) in late for variable in (*shared.metrics, *shared.statistics))
 
 
-def _share_with_gradients(model: Any, step: ReplicaStep) -> None:
-    step.shared = _SharedState(model, step)
-    step.add_passengers([*step.shared.tensors, step.wants_stop])
+def _share_with_gradients(model: Any, step: Step) -> None:
+    shared = _on_their_way[step] = _SharedState(model, step)
+    step.add_passengers([*shared.tensors, step.wants_stop])
 
 
-def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
+def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
     """Stock's train_step, with the metrics before the gradients so that their state travels along."""
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
 
@@ -151,7 +138,7 @@ def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
         with tf.GradientTape() as tape:
             y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
             # A loss with one value a row (reduction=None) is summed by the gradient, on one device too.
-            scaled = loss * tf.cast(step.weight, loss.dtype) if loss.shape.rank == 0 else loss
+            scaled = step.share(loss) if loss.shape.rank == 0 else loss
             if model.optimizer is not None:
                 scaled = model.optimizer.scale_loss(scaled)
         return y_pred, tape.gradient(scaled, model.trainable_weights)
@@ -167,21 +154,19 @@ def train_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
     logs = model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
     if model.trainable_weights:
         _share_with_gradients(model, step)
-        step.gradients_weighted = True
-        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+        with step.shared_gradients():
+            model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
     return logs
 
 
-def test_step(model: Any, step: ReplicaStep, data: Any) -> dict[str, Any]:
+def test_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
     """Stock's test_step, blind to padding."""
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
     y_pred, _ = _forward(model, step, x, y, sample_weight, training=False)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
-def _forward(
-    model: Any, step: ReplicaStep, x: Any, y: Any, sample_weight: Any, training: bool
-) -> tuple[Any, Any]:
+def _forward(model: Any, step: Step, x: Any, y: Any, sample_weight: Any, training: bool) -> tuple[Any, Any]:
     y_pred = model(x, training=training) if model._call_has_training_arg else model(x)
     loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
     model._loss_tracker.update_state(loss, sample_weight=tf.cast(step.num_valid, tf.float32))

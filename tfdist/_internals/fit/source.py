@@ -1,13 +1,17 @@
-"""What `fit` was given, as a dataset of global batches that are the same on every worker.
+"""What `fit` was given, as a dataset of global batches that are the same in every process.
 
 Arrays, and what `tfdist.data` makes, are known by the numbers of their rows (`tfdist.data.by_index`), so that a
-replica's rows are gathered for it alone. A `PyDataset` or a dataset of the user's own is made whole on every worker.
+replica's rows are gathered for it alone. A `PyDataset` or a dataset of the user's own is made whole in every process.
 """
 
 from __future__ import annotations
 
 import copy
 import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,37 +21,116 @@ from keras.src.trainers.data_adapters import array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
+from tfdist._internals.processes import seed
 from tfdist._internals.processes.coordination import broadcast_json
-from tfdist.data.by_index import ByIndex
+from tfdist.data.by_index import ByIndex, Epochs, by_index_of
+
+_local = threading.local()
+
+
+@dataclass
+class _Call:
+    """A call of fit, evaluate or predict, and how many sources of batches it has opened."""
+
+    name: str
+    num_sources: int = 0
+
+
+@contextmanager
+def call_scope(name: str) -> Iterator[None]:
+    """Is open during a call of `fit`, `evaluate` or `predict`."""
+    before = getattr(_local, "call", None)
+    _local.call = _Call(name)
+    try:
+        yield
+    finally:
+        _local.call = before
+
+
+def opens_training() -> bool:
+    """Returns whether the source that is being opened is what `fit` trains on: the first one that it opens."""
+    call = getattr(_local, "call", None)
+    if call is None:
+        return True
+    call.num_sources += 1
+    return call.name == "fit" and call.num_sources == 1
 
 
 def dataset_of(adapter: Any) -> tf.data.Dataset:
-    """Returns the global batches of one of Keras's data adapters."""
-    if isinstance(adapter, ArrayDataAdapter) and adapter._shuffle != "batch":
-        arrays = tree.lists_to_tuples(
-            array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
-        )
-        if all(isinstance(leaf, tf.Tensor) for leaf in tree.flatten(arrays) if leaf is not None):
-            return ByIndex(_row_numbers(adapter), lambda rows: _gather(arrays, rows)).dataset()
-    return adapter.get_tf_dataset()
+    """Returns the global batches of one of Keras's data adapters; opens it as a source of the current call."""
+    training = opens_training()
+    if isinstance(adapter, ArrayDataAdapter):
+        return _of_arrays(adapter).dataset()
+    dataset = adapter.get_tf_dataset()
+    by_index = by_index_of(dataset)
+    return dataset if by_index is None or training else by_index.held().dataset()
 
 
-def _row_numbers(adapter: ArrayDataAdapter) -> tf.data.Dataset:
+def _of_arrays(adapter: ArrayDataAdapter) -> ByIndex:
+    arrays = tree.lists_to_tuples(
+        array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")
+    )
+    with tf.device("CPU:0"):
+        arrays = tree.map_structure(_as_tensor, arrays, none_is_leaf=False)
+
+    def load(rows: tf.Tensor) -> Any:
+        return tree.traverse(lambda leaf: _rows_of(leaf, rows), arrays)
+
+    # Under a fixed seed Keras shuffles arrays to one and the same order in every epoch. A script that set the seed
+    # gets that, as on one device; one that did not must not get it from the seed that tfdist shares.
+    shuffles_anew = adapter._shuffle and seed.is_ours()
+    indices_of = _own_order(adapter) if shuffles_anew else _order_of_keras(adapter)
+    return ByIndex(indices_of, load, adapter._size, Epochs())
+
+
+def _as_tensor(leaf: Any) -> Any:
+    return tf.convert_to_tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _rows_of(leaf: Any, rows: tf.Tensor) -> Any:
+    if isinstance(leaf, array_slicing.TensorflowSparseWrapper):
+        return array_slicing.slice_tensorflow_sparse_wrapper(leaf, rows)
+    if isinstance(leaf, (list, tuple, dict)):
+        return None
+    return tf.gather(leaf, rows, axis=0) if tf.is_tensor(leaf) else leaf
+
+
+def _order_of_keras(adapter: ArrayDataAdapter) -> Any:
     """Returns Keras's own batches, in its own order, of the numbers of the rows in place of the rows."""
     numbers = copy.copy(adapter)
     numbers._inputs = np.arange(adapter._num_samples)
-    return numbers.get_tf_dataset()
+    batches = numbers.get_tf_dataset()
+    return lambda epoch: batches
 
 
-def _gather(arrays: Any, rows: tf.Tensor) -> Any:
-    return tree.map_structure(lambda leaf: None if leaf is None else tf.gather(leaf, rows), arrays)
+def _own_order(adapter: ArrayDataAdapter) -> Any:
+    """Returns batches in an order that is a function of the shared seed and the epoch."""
+    count, size, own_seed = adapter._num_samples, adapter._batch_size, seed.global_seed()
+
+    def order_of(epoch: np.int64) -> np.ndarray:
+        generator = np.random.default_rng([own_seed or 0, int(epoch)])
+        if adapter._shuffle != "batch":
+            return generator.permutation(count)
+        # Keras's "batch" shuffles the rows within each batch.
+        return np.concatenate(
+            [
+                generator.permutation(np.arange(start, min(start + size, count)))
+                for start in range(0, count, size)
+            ]
+        )
+
+    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.ensure_shape(tf.numpy_function(order_of, [epoch], tf.int64), [count])
+        return tf.data.Dataset.from_tensor_slices(order).batch(size)
+
+    return indices_of
 
 
 def agree_on_order(adapter: Any) -> None:
-    """Makes a shuffled `PyDataset` show its batches in the chief's order on every worker.
+    """Makes a shuffled `PyDataset` show its batches in the chief's order in every process.
 
     Keras draws the order from Python's `random`, which nobody has seeded alike, or which the dataset itself draws
-    from at the pace of this worker's threads: so the chief's state is taken anew for every epoch.
+    from at the pace of this process's threads: so the chief's state is taken anew for every epoch.
     """
     if not isinstance(adapter, PyDatasetAdapter) or not adapter.shuffle:
         return

@@ -6,7 +6,7 @@ Never padded: a loss, a layer or a `train_step` of the user's own may count ever
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,13 +15,20 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.mesh.variable import place
 from tfdist._internals.processes.coordination import agree
-from tfdist._internals.replica.batches import ReplicaBatch, auto_sharding_is_off
+from tfdist.data.sharding import auto_sharding_is_off
 from tfdist.errors import DataError, UnsupportedError
 from tfdist.process import num_processes
 from tfdist.sharding.rules import BATCH_AXIS
 
 
-def place_batch(mesh: dtensor.Mesh, data: Any) -> ReplicaBatch:
+class MeshBatch(NamedTuple):
+    """A global batch on a mesh: `data` as the user gave it, and the scalar int64 count of its rows."""
+
+    data: Any
+    num_rows: Any
+
+
+def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
     """Returns a batch of the host on the mesh, with its number of rows.
 
     Args:
@@ -50,7 +57,7 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> ReplicaBatch:
         return place(leaf, dtensor.Layout.replicated(mesh, leaf.ndim))
 
     count = place(np.int64(rows), dtensor.Layout.replicated(mesh, 0))
-    return ReplicaBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count, count)
+    return MeshBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count)
 
 
 def _as_array(leaf: Any) -> np.ndarray:
@@ -69,12 +76,11 @@ def _as_array(leaf: Any) -> np.ndarray:
 
 
 class MeshBatches:
-    """What Keras iterates in place of a dataset: a `ReplicaBatch` of DTensors for every global batch.
+    """What Keras iterates in place of a dataset: a `MeshBatch` of DTensors for every global batch.
 
     Attributes:
         element_spec: The dataset's.
         num_batches: Steps of an epoch; None if unknown or without end.
-        renew: If set, makes the dataset anew for every epoch.
     """
 
     def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, num_batches: int | None) -> None:
@@ -90,19 +96,18 @@ class MeshBatches:
         self._dataset = dataset
         self.element_spec = dataset.element_spec
         self.num_batches = num_batches
-        self.renew: Any = None
 
     def __iter__(self) -> MeshIterator:
-        return MeshIterator(self._mesh, self._dataset if self.renew is None else self.renew())
+        return MeshIterator(self._mesh, self._dataset)
 
 
-class MeshIterator(Iterator[ReplicaBatch]):
+class MeshIterator(Iterator[MeshBatch]):
     """The batches of a dataset on the mesh, one after the other."""
 
     def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset) -> None:
         self._mesh = mesh
         self._data = iter(dataset.prefetch(tf.data.AUTOTUNE))
-        self._ahead: ReplicaBatch | Exception | None = None
+        self._ahead: MeshBatch | Exception | None = None
 
     def prepare(self) -> None:
         """Puts the next batch on the devices; called while they compute. What fails is raised when it is asked for."""
@@ -111,9 +116,9 @@ class MeshIterator(Iterator[ReplicaBatch]):
         except Exception as error:  # the end of the data too
             self._ahead = error
 
-    def __next__(self) -> ReplicaBatch:
+    def __next__(self) -> MeshBatch:
         self.prepare()
         ahead, self._ahead = self._ahead, None
-        if isinstance(ahead, ReplicaBatch):
+        if isinstance(ahead, MeshBatch):
             return ahead
         raise ahead or StopIteration

@@ -10,23 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from keras.src.backend.tensorflow import numpy as backend_numpy
 from keras.src.backend.tensorflow.core import Variable
 from tensorflow.experimental import dtensor
 
+from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.step import on_mesh
 
 
-def _take(stock: Any) -> Any:
-    def take(x: Any, indices: Any, axis: int | None = None) -> Any:
-        layout = _layout_of(x) if on_mesh() and axis == 0 and tf.is_tensor(indices) else None
-        if layout is None or dtensor.UNSHARDED in layout.sharding_specs[:1]:
-            return stock(x, indices, axis)
-        return _look_up(tf.convert_to_tensor(x), indices, layout)
-
-    return take
+def take(step: MeshStep, stock: Any, x: Any, indices: Any, axis: int | None = None) -> Any:
+    """Gathers rows; of a table that is split by its rows each device looks up its own, and then they are summed."""
+    layout = _layout_of(x) if axis == 0 and tf.is_tensor(indices) else None
+    if layout is None or dtensor.UNSHARDED in layout.sharding_specs[:1]:
+        return stock(x, indices, axis)
+    return _look_up(tf.convert_to_tensor(x), indices, layout)
 
 
 def _layout_of(x: Any) -> dtensor.Layout | None:
@@ -64,15 +60,3 @@ def _look_up(table: tf.Tensor, indices: tf.Tensor, layout: dtensor.Layout) -> tf
         return tf.reduce_sum(found * mask, 0), gradient
 
     return look_up(table)
-
-
-PATCHES = (
-    Patch(
-        name="mesh_lookup",
-        owner=backend_numpy,
-        attribute="take",
-        make=_take,
-        reason="DTensor gathers a table that is split by its rows on every device before a lookup",
-        upstream="no thread found",
-    ),
-)

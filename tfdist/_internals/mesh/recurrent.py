@@ -11,41 +11,26 @@ from typing import Any
 
 from keras.src import backend
 
-from tfdist._internals.mesh.layers import by_batch
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.step import on_mesh
+from tfdist._internals.mesh.step import MeshStep
 from tfdist.errors import UnsupportedError
 
 
-def _unrolled(stock: Any) -> Any:
-    def rnn(step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if not on_mesh():
-            return stock(step_function, inputs, *args, **kwargs)
-        time = 0 if kwargs.get("time_major") else 1
-        length = inputs.shape[time]
-        if length is None:
-            raise UnsupportedError(
-                "the mesh strategy unrolls recurrent layers, which needs one length for all batches, and the batch "
-                "says none. Pad the sequences to one length in the dataset."
-            )
-        kwargs["unroll"] = True
-        if kwargs.get("go_backwards") and kwargs.get("mask") is not None:
-            kwargs |= {"go_backwards": False, "mask": backend.numpy.flip(kwargs["mask"], time)}
-            inputs = backend.numpy.flip(inputs, time)
-        if kwargs.get("mask") is not None:
-            kwargs["mask"] = by_batch(kwargs["mask"])
-        return stock(step_function, by_batch(inputs), *args, **kwargs)
+def rnn(step: MeshStep, stock: Any, step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """Runs stock's loop unrolled, on inputs and mask that are split over the batch alone.
 
-    return rnn
-
-
-PATCHES = (
-    Patch(
-        name="unrolled_rnn",
-        owner=backend,
-        attribute="rnn",
-        make=_unrolled,
-        reason="DTensor has no layout rules for the loops of recurrent layers",
-        upstream="https://github.com/keras-team/keras/issues/18473",
-    ),
-)
+    Raises:
+        UnsupportedError: The batch does not say how many time steps it has.
+    """
+    time = 0 if kwargs.get("time_major") else 1
+    if inputs.shape[time] is None:
+        raise UnsupportedError(
+            "the mesh strategy unrolls recurrent layers, which needs one length for all batches, and the batch "
+            "says none. Pad the sequences to one length in the dataset."
+        )
+    kwargs["unroll"] = True
+    if kwargs.get("go_backwards") and kwargs.get("mask") is not None:
+        kwargs |= {"go_backwards": False, "mask": backend.numpy.flip(kwargs["mask"], time)}
+        inputs = backend.numpy.flip(inputs, time)
+    if kwargs.get("mask") is not None:
+        kwargs["mask"] = step.by_batch(kwargs["mask"])
+    return stock(step_function, step.by_batch(inputs), *args, **kwargs)

@@ -1,4 +1,4 @@
-"""One random seed for all workers where the script sets none.
+"""One random seed for all processes where the script sets none.
 
 Without it the unseeded shuffles of tf.data, and of `fit(shuffle=True)`, differ from worker to worker, so that an epoch
 shows some rows twice and others never.
@@ -13,29 +13,21 @@ from tensorflow.python.eager import context
 
 from tfdist._internals.processes.coordination import broadcast_json
 
-_seeds: list[int] = []
+_shared: int | None = None
 
 
 def share_seed() -> None:
     """Gives every process the chief's random seed; `keras.utils.set_random_seed` may still replace it."""
-    _take(broadcast_json("seed", random.SystemRandom().randrange(2**31)))
-
-
-def advance() -> None:
-    """Takes the next seed, the same on every worker; what is built afterwards shuffles anew."""
-    _take((_seeds[-1] + 1) % 2**31)
+    global _shared
+    _shared = broadcast_json("seed", random.SystemRandom().randrange(2**31))
+    tf.random.set_seed(_shared)
 
 
 def global_seed() -> int | None:
-    """Returns the seed that is in force."""
+    """Returns TensorFlow's seed that is in force."""
     return context.global_seed()
 
 
 def is_ours() -> bool:
     """Returns whether the seed in force is one that the script did not ask for."""
-    return global_seed() in _seeds
-
-
-def _take(seed: int) -> None:
-    _seeds.append(seed)
-    tf.random.set_seed(seed)
+    return _shared is not None and global_seed() == _shared

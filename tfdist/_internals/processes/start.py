@@ -15,9 +15,25 @@ from tensorflow.core.protobuf import cluster_pb2, tensorflow_server_pb2
 from tensorflow.dtensor.python import accelerator_util
 from tensorflow.python.eager import context
 
+from tfdist._internals.processes.coordination import set_default_timeout
+from tfdist._internals.processes.end import watch_process_end
+from tfdist._internals.processes.seed import share_seed
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError
 from tfdist.launch.ports import why_not_free
+from tfdist.process import set_process
+
+
+def join_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
+    """Notes which process of `cluster` this is, and how long the processes wait for each other, in seconds."""
+    set_process(cluster.process_index, cluster.num_processes)
+    set_default_timeout(timeout_s)
+
+
+def begin_together() -> None:
+    """Gives all processes one seed, and makes each tell the others how it ends; once they have found each other."""
+    share_seed()
+    watch_process_end()
 
 
 def start_cluster(cluster: ClusterInfo, timeout_s: float) -> None:

@@ -1,23 +1,16 @@
-"""What a replica knows of the step it is in: its share of the global batch, and what it must share with the others.
-
-The contract behind every patch of this package: inside a replica, a loss (and any other value that is a mean on one
-device) is the mean over the replica's own rows, and the global value is the mean of the replicas' values weighted
-by their share of rows. So gradients are summed with weight `rows / global rows`, whoever computed the loss, and no
-loss needs to know how many replicas there are.
-"""
+"""One replica's part of a step: a share of the rows, and sums over all replicas by collectives."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfdist._internals.contract import Step
+from tfdist._internals.replica.exchange import GradientExchange, all_reduce
 from tfdist.errors import UnsupportedError
-
-_current = threading.local()
 
 
 class RowPosition(NamedTuple):
@@ -30,199 +23,134 @@ class RowPosition(NamedTuple):
     size: Any
 
 
-class ReplicaStep:
-    """One replica's part of one step.
+class ReplicaStep(Step):
+    """The step of a replica, which must be open in the replica's context.
 
-    Attributes:
+    Args:
         num_valid: Scalar int64, the rows of this replica that count; the rest of its batch is padding.
         num_global: Scalar int64, the rows of the global batch.
-        has_rows: Scalar bool, `num_valid > 0`.
-        weight: Scalar float32, `num_valid / num_global`.
-        static: Whether batches are padded to one static shape; then padding may be part of any batch, while else it
+        padded: Whether batches are padded to one static shape; then padding may be part of any batch, while else it
             is one row in a replica that would have none.
-        written: Keras variables assigned in this step, in order.
-        gradients_weighted: The gradients come from a loss that has `weight` in it already.
-        wants_stop: Scalar float32, above 0 where this process wants training to stop.
-        shared: What this step shares with the other replicas, once it is on its way.
-        gradients_reduced: The gradients that the optimizer is given are summed over the replicas already.
         rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
-        everywhere: Gives a tensor whole to all devices of a mesh, where the step is one program over them; else None.
-        by_batch: Splits a tensor over the batch axis of the mesh and nothing else, where its rows divide; else None.
-        in_compiled: XLA compiles what is being traced.
-        draws_by_row: Such numbers are being drawn, so that the seed is everybody's.
     """
 
-    def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor, static: bool = False) -> None:
-        self.num_valid = num_valid
-        self.num_global = num_global
-        self.static = static
-        self.has_rows = num_valid > 0
-        self.weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
-        self.written: list[Any] = []
-        self.gradients_weighted = False
-        self.gradients_reduced = False
-        self.rows: RowPosition | None = None
-        self.draws_by_row = False
-        self.everywhere: Callable[[tf.Tensor], tf.Tensor] | None = None
-        self.by_batch: Callable[[tf.Tensor], tf.Tensor] | None = None
-        self._passengers: list[tf.Tensor] | None = None
-        self._passengers_reduced: list[tf.Tensor] | None = None
-        self._passengers_graph: Any = None
-        self.in_compiled = False
-        self.wants_stop: tf.Tensor | None = None
-        self.shared: Any = None
+    def __init__(
+        self,
+        num_valid: tf.Tensor,
+        num_global: tf.Tensor,
+        padded: bool = False,
+        rows: RowPosition | None = None,
+    ) -> None:
+        super().__init__(num_valid, num_global)
+        self.padded = padded
+        self.by_row = rows is not None
+        self._rows = rows
+        self._has_rows = num_valid > 0
+        self._weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
+        self._exchange = GradientExchange(self.sum)
+        self.draws_for_all = False
 
     @classmethod
-    def of_counted_rows(cls, num_valid: tf.Tensor, static: bool = False) -> ReplicaStep:
+    def of_counted_rows(cls, num_valid: tf.Tensor, padded: bool = False) -> ReplicaStep:
         """Returns the step of a replica that must ask the others how many rows they have: one small collective."""
         rows = tf.cast(num_valid, tf.float32)
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        return cls(num_valid, tf.cast(total, tf.int64), static)
+        return cls(num_valid, tf.cast(total, tf.int64), padded)
+
+    @property
+    def has_rows(self) -> tf.Tensor:
+        return self._has_rows
+
+    @property
+    def weight(self) -> tf.Tensor:
+        return self._weight
 
     @property
     def replica_id(self) -> Any:
         """This replica's number among all, an int or a scalar int32 tensor."""
         return tf.distribute.get_replica_context().replica_id_in_sync_group
 
-    def row_mask(self, rows: Any) -> tf.Tensor:
-        """Returns the float32 mask, shape `(rows,)`, with 1 for the rows that count."""
-        return tf.cast(tf.range(tf.cast(rows, tf.int64)) < self.num_valid, tf.float32)
+    def counted(self, output: Any) -> Any:
+        if isinstance(output, tf.SparseTensor):
+            rest = output.dense_shape[1:]
+            return tf.sparse.slice(
+                output, tf.zeros_like(output.dense_shape), tf.concat([[self.num_valid], rest], 0)
+            )
+        return output[: self.num_valid] if output.shape.rank != 0 else output
 
-    def without_padding(self, weights: Any) -> tf.Tensor:
-        """Returns floating-point weights, or a mask, of shape `(rows, …)` with 0 for padded rows."""
-        weights = tf.convert_to_tensor(weights)
-        weights = weights if weights.dtype.is_floating else tf.cast(weights, tf.float32)
-        mask = tf.cast(self.row_mask(tf.shape(weights)[0]), weights.dtype)
-        return weights * tf.reshape(mask, [-1] + [1] * (weights.shape.rank - 1))
+    def share(self, mean: Any) -> Any:
+        if isinstance(mean, tf.IndexedSlices):
+            values = mean.values * tf.cast(self.weight, mean.values.dtype)
+            return tf.IndexedSlices(values, mean.indices, mean.dense_shape)
+        return mean * tf.cast(self.weight, mean.dtype)
+
+    def as_mean(self, total: Any) -> Any:
+        return tf.math.divide_no_nan(total, tf.cast(self.weight, total.dtype))
+
+    def of_global_mean(self, mean: Any, denominator: Any) -> Any:
+        own = tf.stop_gradient(tf.cast(denominator, tf.float32)) * tf.cast(self.has_rows, tf.float32)
+        part = tf.math.divide_no_nan(own, self.sum([own])[0])
+        return self.as_mean(mean * tf.cast(part, mean.dtype))
 
     def sum(self, values: Sequence[Any]) -> list[Any]:
-        """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart."""
-        if not values:
-            return []
-        if self.in_compiled:
+        if self.in_compiled and values:
             raise UnsupportedError(
                 "jit_compile=True under several replicas compiles the forward and backward pass of each, and this "
                 "model talks to the other replicas within it (a masked or weighted-mean loss, or synchronized batch "
                 "normalization), which XLA cannot. Compile the model with jit_compile=False."
             )
-        context = tf.distribute.get_replica_context()
-        by_dtype: dict[Any, list[int]] = {}
-        for index, value in enumerate(values):
-            key = index if isinstance(value, tf.IndexedSlices) else value.dtype
-            by_dtype.setdefault(key, []).append(index)
-        summed: list[Any] = [None] * len(values)
-        for indices in by_dtype.values():
-            # TensorFlow reshapes each tensor of a pack twice; scalars, such as the states of metrics, travel as one.
-            scalars = [index for index in indices if _is_scalar(values[index])]
-            whole = [index for index in indices if index not in scalars]
-            pack = [values[index] for index in whole]
-            if scalars:
-                pack.append(tf.stack([values[index] for index in scalars]))
-            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, pack)
-            if scalars:
-                reduced = [*reduced[:-1], *tf.unstack(reduced[-1])]
-            for index, value in zip([*whole, *scalars], reduced, strict=True):
-                summed[index] = value
-        return summed
+        return all_reduce(values)
+
+    def _sum_shares(self, shares: list[Any]) -> list[Any]:
+        return self._exchange.sum_gradients(shares)
 
     def add_passengers(self, values: Sequence[tf.Tensor]) -> None:
-        """Lets float32 tensors travel with the next sum of gradients, so that they cost no collective."""
-        self._passengers = list(values)
-        self._passengers_reduced = None
-        self._passengers_graph = tf.compat.v1.get_default_graph()
-
-    def sum_gradients(self, gradients: Sequence[Any]) -> list[Any]:
-        """Weights gradients by this replica's share of rows and sums them; None stays None."""
-        if self.gradients_reduced:
-            return list(gradients)
-        present = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        shares = [self._gathered(gradients[index]) for index in present]
-        if not self.gradients_weighted:
-            shares = [_scaled(gradient, self.weight) for gradient in shares]
-        # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
-        aboard = self._passengers_graph is tf.compat.v1.get_default_graph()
-        passengers = self._passengers if aboard and self._passengers else []
-        summed = self.sum([*shares, *passengers])
-        if passengers:
-            self._passengers_reduced = summed[len(shares) :]
-        result: list[Any] = [None] * len(gradients)
-        for index, value in zip(present, summed, strict=False):
-            result[index] = value
-        return result
-
-    def _gathered(self, gradient: Any) -> Any:
-        # The devices of a mesh exchange slices where those are fewer than the rows of the table that each would make.
-        if self.everywhere is None or not isinstance(gradient, tf.IndexedSlices):
-            return gradient
-        count, table = gradient.values.shape[0], tf.get_static_value(gradient.dense_shape)
-        if count is None or table is None or count >= table[0]:
-            return gradient
-        values, indices = self.everywhere(gradient.values), self.everywhere(gradient.indices)
-        return tf.IndexedSlices(values, indices, gradient.dense_shape)
+        self._exchange.add_passengers(values)
 
     def take_passengers(self) -> list[tf.Tensor]:
-        """Returns the summed passengers; sums them in a collective of their own if no gradients took them along."""
-        passengers = self._passengers or []
-        reduced = self._passengers_reduced
-        self._passengers = self._passengers_reduced = None
-        return reduced if reduced is not None else self.sum(passengers)
+        return self._exchange.take_passengers()
+
+    def stored(self, variable: Any, value: Any) -> Any:
+        value = super().stored(variable, value)
+        if variable.synchronization != "on_read":
+            return value
+        stored = variable._value
+        return tf.where(self.has_rows, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored))
+
+    def seed(self, seed: Any) -> Any:
+        if self.draws_for_all or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return seed
+        folded = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), self.replica_id)
+        return tf.cast(folded, seed.dtype)
+
+    def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+        """Draws for the whole global batch, from the seed that all replicas share, and keeps this replica's rows.
+
+        That is as many times the drawing as there are replicas.
+        """
+        assert self._rows is not None  # by_row was asked before
+        if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
+            with self._drawing_for_all():
+                return draw(shape)
+        shape = tf.stack(
+            [tf.cast(size, tf.int64) for size in (tf.unstack(shape) if tf.is_tensor(shape) else shape)]
+        )
+        if self.in_compiled:
+            raise UnsupportedError(
+                "random_by_row draws for as many rows as the global batch happens to have, and jit_compile=True cannot "
+                "compile that. Compile the model with jit_compile=False, or leave random_by_row off."
+            )
+        by_row = tf.equal(shape[0], self._rows.size)
+        start = tf.where(by_row, self._rows.first, tf.zeros_like(self._rows.first))
+        with self._drawing_for_all():
+            whole = draw(tf.concat([[tf.where(by_row, self.num_global, shape[0])], shape[1:]], 0))
+        # A replica without rows of its own, or with padding, asks for more rows than the global batch has.
+        missing = tf.maximum(start + shape[0] - tf.shape(whole, out_type=tf.int64)[0], 0)
+        padding = tf.concat([[[0, missing]], tf.zeros([tf.rank(whole) - 1, 2], tf.int64)], 0)
+        own = tf.pad(whole, padding)[start : start + shape[0]]
+        return tf.ensure_shape(own, [None, *whole.shape[1:]])
 
     @contextmanager
-    def reduced_gradients(self) -> Iterator[None]:
-        """While open, gradients given to an optimizer are taken as summed already."""
-        before, self.gradients_reduced = self.gradients_reduced, True
-        try:
+    def _drawing_for_all(self) -> Iterator[None]:
+        with self._during(draws_for_all=True):
             yield
-        finally:
-            self.gradients_reduced = before
-
-    @contextmanager
-    def drawing_by_row(self) -> Iterator[None]:
-        """While open, seeds are those of all replicas and not this one's."""
-        before, self.draws_by_row = self.draws_by_row, True
-        try:
-            yield
-        finally:
-            self.draws_by_row = before
-
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """While open, XLA compiles what is traced, so that a sum over the replicas is refused."""
-        self.in_compiled = True
-        try:
-            yield
-        finally:
-            self.in_compiled = False
-
-
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, tf.IndexedSlices) and value.shape.rank == 0
-
-
-def _scaled(gradient: Any, weight: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = gradient.values * tf.cast(weight, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(weight, gradient.dtype)
-
-
-def current_step() -> ReplicaStep | None:
-    """Returns the step that this replica is in, or None outside of one."""
-    return getattr(_current, "step", None)
-
-
-def on_mesh() -> bool:
-    """Returns whether the current step is one program over the devices of a mesh."""
-    step = current_step()
-    return step is not None and step.everywhere is not None
-
-
-@contextmanager
-def replica_step(step: ReplicaStep) -> Iterator[ReplicaStep]:
-    """Makes `step` the current one of this thread."""
-    before = current_step()
-    _current.step = step
-    try:
-        yield step
-    finally:
-        _current.step = before

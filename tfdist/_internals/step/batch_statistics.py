@@ -11,17 +11,17 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.step import ReplicaStep, current_step
+from tfdist._internals.contract import Step
+from tfdist._internals.patch import Patch, in_step
 
 
-def _row_weights(step: ReplicaStep, x: tf.Tensor) -> tf.Tensor:
+def _row_weights(step: Step, x: tf.Tensor) -> tf.Tensor:
     """Returns weights of shape `(rows, 1, …)`, 0 for padding."""
     rows = tf.shape(x)[0]
     return tf.reshape(tf.cast(step.row_mask(rows), x.dtype), [rows] + [1] * (x.shape.rank - 1))
 
 
-def _weighted_sums(step: ReplicaStep, x: tf.Tensor, axes: Any) -> list[tf.Tensor]:
+def _weighted_sums(step: Step, x: tf.Tensor, axes: Any) -> list[tf.Tensor]:
     weights = tf.broadcast_to(_row_weights(step, x), tf.shape(x))
     parts = (x * weights, tf.square(x) * weights, weights)
     return [tf.reduce_sum(part, axis=axes, keepdims=True) for part in parts]
@@ -34,40 +34,32 @@ def _from_sums(sums: list[tf.Tensor], axes: Any, keepdims: bool) -> tuple[tf.Ten
     return (mean, variance) if keepdims else (tf.squeeze(mean, axes), tf.squeeze(variance, axes))
 
 
-def _one_collective(stock: Any) -> Any:
-    def _compute_moments_sync(x: Any, axes: Any, keepdims: bool) -> Any:
-        step = current_step()
-        if step is None or 0 not in axes:
-            return stock(x, axes, keepdims)
-        return _from_sums(step.sum(_weighted_sums(step, x, axes)), axes, keepdims)
-
-    return _compute_moments_sync
+def _one_collective(step: Step, stock: Any, x: Any, axes: Any, keepdims: bool) -> Any:
+    if 0 not in axes:
+        return stock(x, axes, keepdims)
+    return _from_sums(step.sum(_weighted_sums(step, x, axes)), axes, keepdims)
 
 
-def _without_padding(stock: Any) -> Any:
-    def _compute_moments(x: Any, axes: Any, keepdims: bool) -> Any:
-        step = current_step()
-        if step is None or not step.static or 0 not in axes:
-            return stock(x, axes, keepdims)
-        return _from_sums(_weighted_sums(step, x, axes), axes, keepdims)
-
-    return _compute_moments
+def _without_padding(step: Step, stock: Any, x: Any, axes: Any, keepdims: bool) -> Any:
+    if not step.padded or 0 not in axes:
+        return stock(x, axes, keepdims)
+    return _from_sums(_weighted_sums(step, x, axes), axes, keepdims)
 
 
 PATCHES = (
     Patch(
-        name="batch_statistics",
+        name="step.batch_statistics",
         owner=nn,
         attribute="_compute_moments_sync",
-        make=_one_collective,
+        make=in_step(_one_collective),
         reason="three collectives for each layer",
         upstream="a TODO in the source (b/163099951)",
     ),
     Patch(
-        name="batch_statistics",
+        name="step.batch_statistics",
         owner=nn,
         attribute="_compute_moments",
-        make=_without_padding,
+        make=in_step(_without_padding),
         reason="padding to static shapes would enter the statistics",
         upstream="no thread found",
     ),

@@ -1,4 +1,4 @@
-"""Losses inside a replica are means over its own rows; see `replica_step` for the contract.
+"""Losses inside a step are means over the rows of its part; see `contract.Step`.
 
 Stock divides every mean by the number of replicas and sums: wrong when replicas have different numbers of rows,
 of valid (unmasked) elements or of sample weight, and by a factor of the number of replicas for a scalar loss, for
@@ -13,16 +13,13 @@ import tensorflow as tf
 from keras import ops
 from keras.src.losses import loss as loss_module
 
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.step import current_step
+from tfdist._internals.contract import Step
+from tfdist._internals.patch import Patch, in_step
 from tfdist.log import warn_once
 
 
-def _unscaled(stock: Any) -> Any:
-    def scale(value: Any) -> Any:
-        return stock(value) if current_step() is None else value
-
-    return scale
+def _unscaled(step: Step, stock: Any, value: Any) -> Any:
+    return value
 
 
 def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> Any | None:
@@ -36,9 +33,8 @@ def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> 
     return None
 
 
-def _warn_of_padding(values: Any) -> None:
-    step = current_step()
-    if step is not None and step.static and len(values.shape) == 0:
+def _warn_of_padding(step: Step, values: Any) -> None:
+    if step.padded and len(values.shape) == 0:
         warn_once(
             "a loss gives one number for a whole batch, and so counts the rows that pad a smaller batch to static "
             "shapes. Let it give one value for each row, or drop the smaller batch: "
@@ -46,69 +42,67 @@ def _warn_of_padding(values: Any) -> None:
         )
 
 
-def _reduced(stock: Any) -> Any:
-    def reduce_weighted_values(
-        values: Any,
-        sample_weight: Any = None,
-        mask: Any = None,
-        reduction: Any = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> Any:
-        step = current_step()
-        values = ops.convert_to_tensor(values, dtype=dtype)
-        if step is None or reduction in (None, "none") or len(values.shape) == 0:
-            _warn_of_padding(values)
-            return stock(values, sample_weight, mask, reduction, dtype)
-        if sample_weight is not None:
-            sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
-        if mask is not None:
-            mask = ops.convert_to_tensor(mask, dtype=dtype)
-        if step.static and mask is not None:
-            mask = step.without_padding(mask)
-        elif step.static:
-            weights = (
-                ops.ones(ops.shape(values)[:1], values.dtype) if sample_weight is None else sample_weight
-            )
-            sample_weight = step.without_padding(weights)
-        loss = stock(values, sample_weight, mask, reduction, dtype)
-        weight = tf.cast(step.weight, loss.dtype)
-        if reduction == "sum":
-            return tf.math.divide_no_nan(loss, weight)
-        local = _denominator(reduction, values, sample_weight, mask)
-        if local is not None:
-            local = tf.stop_gradient(tf.cast(local, tf.float32)) * tf.cast(step.has_rows, tf.float32)
-            share = tf.math.divide_no_nan(local, step.sum([local])[0])
-            return tf.math.divide_no_nan(loss * tf.cast(share, loss.dtype), weight)
-        if step.static:
-            rows, valid = (tf.cast(count, loss.dtype) for count in (ops.shape(values)[0], step.num_valid))
-            return tf.math.divide_no_nan(loss * rows, valid)
-        return loss
+def _without_padding(step: Step, values: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
+    """Returns sample weights and mask, one of which is 0 for padding."""
+    if mask is not None:
+        return sample_weight, step.without_padding(mask)
+    weights = ops.ones(ops.shape(values)[:1], values.dtype) if sample_weight is None else sample_weight
+    return step.without_padding(weights), mask
 
-    return reduce_weighted_values
+
+def _reduced(
+    step: Step,
+    stock: Any,
+    values: Any,
+    sample_weight: Any = None,
+    mask: Any = None,
+    reduction: Any = "sum_over_batch_size",
+    dtype: Any = None,
+) -> Any:
+    values = ops.convert_to_tensor(values, dtype=dtype)
+    if reduction in (None, "none") or len(values.shape) == 0:
+        _warn_of_padding(step, values)
+        return stock(values, sample_weight, mask, reduction, dtype)
+    if sample_weight is not None:
+        sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask, dtype=dtype)
+    if step.padded:
+        sample_weight, mask = _without_padding(step, values, sample_weight, mask)
+    loss = stock(values, sample_weight, mask, reduction, dtype)
+    if reduction == "sum":
+        return step.as_mean(loss)
+    denominator = _denominator(reduction, values, sample_weight, mask)
+    if denominator is not None:
+        return step.of_global_mean(loss, denominator)
+    if step.padded:
+        rows, valid = (tf.cast(count, loss.dtype) for count in (ops.shape(values)[0], step.num_valid))
+        return tf.math.divide_no_nan(loss * rows, valid)
+    return loss
 
 
 PATCHES = (
     Patch(
-        name="losses",
+        name="step.losses",
         owner=loss_module,
         attribute="scale_loss_for_distribution",
-        make=_unscaled,
+        make=in_step(_unscaled),
         reason="a replica's mean is divided by the number of replicas, whatever its share of the rows",
         upstream="https://github.com/keras-team/keras/issues/19891 (mended for even batches only)",
     ),
     Patch(
-        name="losses",
+        name="step.losses",
         owner=loss_module,
         attribute="unscale_loss_for_distribution",
-        make=_unscaled,
+        make=in_step(_unscaled),
         reason="the counterpart of scale_loss_for_distribution, for the reported loss",
         upstream="https://github.com/keras-team/keras/issues/19891",
     ),
     Patch(
-        name="losses",
+        name="step.losses",
         owner=loss_module,
         attribute="reduce_weighted_values",
-        make=_reduced,
+        make=in_step(_reduced),
         reason="masked and weighted losses divide by the replica's own count instead of the global one",
         upstream="no thread found",
     ),

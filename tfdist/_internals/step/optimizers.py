@@ -1,57 +1,136 @@
-"""Gradients are summed over the replicas before anything else is done with them.
+"""Gradients are summed over the parts of a step once for each update, before anything else is done with them.
 
 Stock clips each replica's own gradient and sums afterwards, so that the bound acts on something that one device never
-sees; and it sums inside the update, where a step of gradient accumulation cannot reach it. Here the sum stands before
-the clipping, which stock calls on the gradient of an update and nowhere else: accumulated gradients are then summed
-once for each update.
+sees; it sums inside the update, where a step of gradient accumulation cannot reach it; and an optimizer that overrides
+`apply` is never summed. Here the sum stands where an update begins, in whatever class it begins. With gradient
+accumulation it waits for the clipping, which stock calls on the gradient of an update and nowhere else.
 """
 
 from __future__ import annotations
 
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
-from tfdist._internals.registry import Patch
-from tfdist._internals.replica.step import current_step
+from tfdist._internals.contract import Step, current_step
+from tfdist._internals.patch import Patch, in_step
+
+# Optimizer -> what is shown the gradients of each of its updates: summed, not clipped yet, None where there is none.
+_observers: weakref.WeakKeyDictionary[Any, Callable[[Sequence[Any]], None]] = weakref.WeakKeyDictionary()
+
+_BEGINNINGS = ("apply", "apply_gradients")
 
 
-def _summed_first(stock: Any) -> Any:
+def observe_gradients(optimizer: Any, record: Callable[[Sequence[Any]], None]) -> None:
+    """Calls `record` with the gradients of each update of `optimizer` from now on, inside the compiled step."""
+    _observers[optimizer] = record
+
+
+def _updated(step: Step, stock: Any, optimizer: Any, grads: Any, *args: Any, **kwargs: Any) -> Any:
+    if step.in_update:
+        return stock(optimizer, grads, *args, **kwargs)
+    variables = args[0] if args else kwargs.get("trainable_variables")
+    with _begun(step, optimizer, list(grads), variables) as gradients:
+        return stock(optimizer, gradients, *args, **kwargs)
+
+
+def _updated_by_pairs(
+    step: Step, stock: Any, optimizer: Any, grads_and_vars: Any, *args: Any, **kwargs: Any
+) -> Any:
+    pairs = list(grads_and_vars)
+    if step.in_update or not pairs:
+        return stock(optimizer, pairs, *args, **kwargs)
+    grads, variables = zip(*pairs, strict=True)
+    with _begun(step, optimizer, list(grads), variables) as gradients:
+        return stock(optimizer, list(zip(gradients, variables, strict=True)), *args, **kwargs)
+
+
+@contextmanager
+def _begun(step: Step, optimizer: Any, grads: list[Any], variables: Any) -> Iterator[list[Any]]:
+    """Gives the gradients with which an update begins, and is open while it lasts."""
+    inner = optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
+    at_once = not inner.gradient_accumulation_steps
+    known = optimizer._trainable_variables if variables is None else variables
+    # Some gradients are the new values of their variables (scales of 8-bit layers), which are not summed.
+    kept = {
+        index for index, variable in enumerate(known) if optimizer._overwrite_variable_with_gradient(variable)
+    }
+    given = [None if index in kept else gradient for index, gradient in enumerate(grads)]
+    found = step.sum_gradients(given) if at_once else step.shares_of(given)
+    with step.update(summed=at_once):
+        yield [grads[index] if index in kept else gradient for index, gradient in enumerate(found)]
+
+
+def _beginnings_found(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        for owner in type(self).__mro__:
+            for attribute in _BEGINNINGS if not owner.__module__.startswith("keras.src.") else ():
+                if attribute in vars(owner):
+                    _beginning(owner, attribute).apply()
+        stock(self, *args, **kwargs)
+
+    return __init__
+
+
+def _beginning(owner: Any, attribute: str) -> Patch:
+    return Patch(
+        name="step.optimizers",
+        owner=owner,
+        attribute=attribute,
+        make=in_step(_updated if attribute == "apply" else _updated_by_pairs),
+        reason="gradients are clipped on each replica before they are summed, or never summed by a class of the user's",
+        upstream="https://github.com/tensorflow/tensorflow/issues/33929 (tf.keras forbade it); none for Keras 3",
+    )
+
+
+def _clipped(stock: Any) -> Any:
+    @functools.wraps(stock)
     def _clip_gradients(self: Any, grads: Any) -> Any:
         step = current_step()
         if step is not None:
             grads = step.sum_gradients(grads)
-        norm = getattr(self, "gradient_norm", None)  # attached by a callback that wants to see it
-        if norm is not None and (step is not None or tf.distribute.get_strategy().num_replicas_in_sync == 1):
-            norm.record(grads)
+        if (record := _observers.get(self)) is not None:
+            record(grads)
         return stock(self, grads)
 
     return _clip_gradients
 
 
-def _summed_already(stock: Any) -> Any:
-    def _all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
-        return stock(self, grads_and_vars) if current_step() is None else grads_and_vars
-
-    return _all_reduce_sum_gradients
+def _summed_already(step: Step, stock: Any, optimizer: Any, grads_and_vars: Any) -> Any:
+    return grads_and_vars
 
 
 PATCHES = (
+    _beginning(BaseOptimizer, "apply"),
+    _beginning(LossScaleOptimizer, "apply"),
     Patch(
-        name="optimizers",
+        name="step.optimizers",
         owner=BaseOptimizer,
-        attribute="_clip_gradients",
-        make=_summed_first,
-        reason="gradients are clipped on each replica, before they are summed",
-        upstream="https://github.com/tensorflow/tensorflow/issues/33929 (tf.keras forbade it); none for Keras 3",
+        attribute="__init__",
+        make=_beginnings_found,
+        reason="a class of the user's that overrides apply or apply_gradients uses gradients before they are summed",
+        upstream="no thread found",
     ),
     Patch(
-        name="optimizers",
+        name="step.optimizers",
+        owner=BaseOptimizer,
+        attribute="_clip_gradients",
+        make=_clipped,
+        reason="accumulated gradients are summed once for each update, where stock would clip each replica's own",
+        upstream="https://github.com/keras-team/keras/issues/20582",
+    ),
+    Patch(
+        name="step.optimizers",
         owner=TFOptimizer,
         attribute="_all_reduce_sum_gradients",
-        make=_summed_already,
+        make=in_step(_summed_already),
         reason="the counterpart: they are not summed a second time",
         upstream="https://github.com/keras-team/keras/issues/20582",
     ),

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdist._internals.replica.step import current_step
+from tfdist._internals.contract import current_step
 from tfdist.data.rows import rows_dataset
 from tfdist.parity import tiny
 from tfdist.parity.context import Context

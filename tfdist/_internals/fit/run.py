@@ -1,0 +1,38 @@
+"""What a model's training keeps beside what Keras keeps: the wish to stop, and who watches the steps."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class BatchProbe(Protocol):
+    """What may be shown every batch of the compiled training step."""
+
+    def get_next(self, get_next: Callable[[], Any]) -> Any:
+        """Returns the batch that `get_next()` gives."""
+
+
+@dataclass
+class Run:
+    """The training of one model.
+
+    Attributes:
+        wants_stop: Whether this process wants training to stop; told to the others with the next step.
+        stop_votes: How many processes wanted it in the last step, a number or a scalar tensor.
+        probe: What is shown every batch, if anything.
+    """
+
+    wants_stop: bool = False
+    stop_votes: Any = 0.0
+    probe: BatchProbe | None = None
+
+
+_runs: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
+
+
+def run_of(model: Any) -> Run:
+    """Returns the run of a model, made when it is first asked for."""
+    return _runs.setdefault(model, Run())

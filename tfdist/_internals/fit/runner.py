@@ -1,0 +1,171 @@
+"""Runs training or test steps on all devices: one traced function for a batch, and one for several of an iterator."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+
+from tfdist._internals.contract import Distribution
+from tfdist._internals.fit.global_step import STOP_KEY, synchronized
+from tfdist._internals.fit.run import run_of
+
+
+class GraphIterator(Iterator[Any]):
+    """Placed batches that a compiled function takes by itself.
+
+    Args:
+        graph: An iterator of `tf.distribute`.
+        remaining: How many batches are left, if known; then several steps run in one call without asking whether
+            there are data left.
+    """
+
+    def __init__(self, graph: Any, remaining: int | None = None) -> None:
+        self.graph = graph
+        self.remaining = remaining
+
+    def __next__(self) -> Any:
+        return next(self.graph)
+
+
+class _Logs:
+    """Packs logs into one vector and back, because a loop's variables need one structure from the start."""
+
+    def __init__(self) -> None:
+        self.template: Any = None
+
+    def pack(self, logs: Any) -> tf.Tensor:
+        self.template = tree.map_structure(tf.TensorSpec.from_tensor, logs)
+        return tf.concat([tf.reshape(tf.cast(leaf, tf.float32), [-1]) for leaf in tree.flatten(logs)], 0)
+
+    def unpack(self, vector: tf.Tensor) -> Any:
+        specs = tree.flatten(self.template)
+        parts = tf.split(vector, [spec.shape.num_elements() for spec in specs])
+        leaves = [
+            tf.cast(tf.reshape(part, spec.shape), spec.dtype) for part, spec in zip(parts, specs, strict=True)
+        ]
+        return tree.pack_sequence_as(self.template, leaves)
+
+
+class StepRunner:
+    """What Keras calls with an iterator for every execution.
+
+    Args:
+        distribution: Places batches that are not yet, and runs the step on every part.
+        model: Whose step it is.
+        step_function: `train_step` or `test_step`.
+    """
+
+    def __init__(self, distribution: Distribution, model: Any, step_function: Any) -> None:
+        self._distribution = distribution
+        self._model = model
+        self._function = synchronized(model, step_function)
+        run = run_of(model)
+        # A meter that watches training attaches this before the function is made.
+        self._probe = run.probe if step_function == model.train_step else None
+        self._step = self._compiled(self._one_step)
+        self._next_step = self._compiled(self._step_on_next)
+        self._several_steps = self._compiled(self._steps_in_loop)
+
+    def __call__(self, iterator: Any) -> Any:
+        run = run_of(self._model)
+        logs = self._execute(iterator, self.flag(float(run.wants_stop)))
+        run.stop_votes = self.votes(logs.pop(STOP_KEY), iterator)
+        return logs
+
+    # What a strategy may do otherwise.
+
+    def flag(self, value: float) -> tf.Tensor:
+        """Returns a value of this process's that a step sums over all."""
+        return _constant(value)
+
+    def votes(self, total: tf.Tensor, iterator: Any) -> Any:
+        """Returns the sum of the flags that a step gave."""
+        return total
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Is open around each step."""
+        return contextlib.nullcontext()
+
+    def stepped(self, iterator: Any) -> None:
+        """Is called when a step on a batch of `iterator` is on its way."""
+
+    # The functions that are compiled.
+
+    def _compiled(self, function: Any) -> Any:
+        if self._model.run_eagerly:
+            return function
+        return tf.function(function, reduce_retracing=True, autograph=False)
+
+    def _one_step(self, batch: Any, wants_stop: tf.Tensor) -> Any:
+        strategy: Any = self._distribution
+        logs = strategy.run(self._function, args=(batch, wants_stop))
+        return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+
+    def _next_batch(self, iterator: Any) -> Any:
+        return next(iterator) if self._probe is None else self._probe.get_next(lambda: next(iterator))
+
+    def _step_on_next(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
+        # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
+        return self._step(self._next_batch(iterator), wants_stop)
+
+    def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
+        logs = _Logs()
+        _, vector = tf.while_loop(
+            lambda index, _: index < count,
+            lambda index, _: (
+                index + 1,
+                logs.pack(self._one_step(self._next_batch(iterator), wants_stop)),
+            ),
+            (0, tf.zeros([0])),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        )
+        return logs.unpack(vector)
+
+    # Which of them runs.
+
+    def _execute(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
+        count = self._model.steps_per_execution
+        if not isinstance(iterator, GraphIterator):
+            return self._batch_by_batch(iterator, wants_stop, count)
+        if count == 1:
+            return self._next_step(iterator.graph, wants_stop)
+        if iterator.remaining is None or self._model.run_eagerly:
+            return self._until_end(iterator.graph, wants_stop, count)
+        if iterator.remaining == 0:
+            raise StopIteration
+        count = min(count, iterator.remaining)
+        iterator.remaining -= count
+        return self._several_steps(iterator.graph, wants_stop, tf.constant(count))
+
+    def _batch_by_batch(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+        logs = None
+        for _, data in zip(range(count), iterator, strict=False):
+            batch = self._distribution.place(data)
+            with self.watched():
+                logs = self._step(batch, wants_stop)
+            self.stepped(iterator)
+        if logs is None:
+            raise StopIteration
+        return logs
+
+    def _until_end(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+        logs = None
+        for _ in range(count):
+            try:
+                logs = self._next_step(iterator, wants_stop)
+            except tf.errors.OutOfRangeError:
+                break
+        if logs is None:
+            raise StopIteration
+        return logs
+
+
+@functools.cache
+def _constant(value: float) -> tf.Tensor:
+    # A new tensor for each step is a hundredth of a small model's step.
+    return tf.constant(value)

@@ -1,0 +1,224 @@
+"""What `fit` sees of a mesh: one program over all its devices, which to Keras is one replica."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.contract import Batches, Distribution, Step
+from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
+from tfdist._internals.mesh.errors import MeshSteps
+from tfdist._internals.mesh.extended import MeshExtended
+from tfdist._internals.mesh.operations import OPERATIONS
+from tfdist._internals.mesh.step import MeshStep
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, place
+from tfdist._internals.processes.deadline import step_limit
+from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.sharding.placement import Placement
+from tfdist.sharding.rules import BATCH_AXIS
+
+
+class MeshDistribution(Distribution):
+    """Mixin for a subclass of `tf.distribute.Strategy`; stands before it among the bases.
+
+    Args:
+        mesh: The devices.
+        placement: Where variables are stored.
+        timeout_s: Seconds that a step of several processes may take.
+        random_by_row: Whether each row gets the random numbers that it gets on one device.
+
+    Attributes:
+        mesh: The devices.
+        axes: Axis name -> size.
+        rules: What splits which variable.
+    """
+
+    def __init__(
+        self, mesh: dtensor.Mesh, placement: Placement, timeout_s: float, random_by_row: bool
+    ) -> None:
+        self.mesh = mesh
+        self.axes, self.rules = placement.mesh, placement.rules
+        self.random_by_row = random_by_row
+        self._placement = placement
+        self._timeout_s = timeout_s
+        self._last_step: tf.Tensor | None = None
+        self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(MeshExtended(self, mesh, self._layouts_of))  # type: ignore[call-arg]
+        self._steps = MeshSteps(mesh)
+
+    @property
+    def row_shards(self) -> int:
+        return self.axes.get(BATCH_AXIS, 1)
+
+    @property
+    def saves_together(self) -> bool:  # type: ignore[override]
+        return self.num_processes > 1
+
+    def describe(self) -> str:
+        return " ".join([self.name, *(f"{axis}={size}" for axis, size in self.axes.items())])
+
+    # Variables.
+
+    def _layouts_of(
+        self, path: str, shape: tuple[int, ...], reference: MeshVariable | None
+    ) -> VariableLayouts:
+        if reference is not None and tuple(reference.shape) == shape:
+            return VariableLayouts.all_as(self._layout(self._placement.of_slot(reference.axes, shape)))
+        stored, computed = self._placement.of_variable(path, shape)
+        gradient = self._placement.of_slot(stored, shape)
+        return VariableLayouts(*(self._layout(axes) for axes in (stored, computed, gradient)))
+
+    def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
+        return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
+
+    # Before and after a step.
+
+    def prepare(self, model: Any, call: str) -> None:
+        """Makes ready for a call of fit, evaluate or predict.
+
+        Raises:
+            UnsupportedError: A step has failed on a device in this process.
+        """
+        self._steps.refuse_after_failure()
+        super().prepare(model, call)
+
+    def check(self, model: Any) -> None:
+        """Refuses a built model that the layout does not fit; looks at each model once.
+
+        Raises:
+            ConfigError: A rule that no variable matches, or a `model` axis that splits nothing.
+            UnsupportedError: A step has failed on a device in this process.
+        """
+        self._steps.refuse_after_failure()
+        if not model.built or model in self._checked:
+            return
+        self._checked.add(model)
+        self.rules.check_all_used([variable.path for variable in model.variables])
+        split = any("model" in variable.value.axes for variable in model.trainable_variables)
+        if self.axes.get("model", 1) > 1 and model.trainable_variables and not split:
+            raise ConfigError(
+                f"the mesh {self.axes} has a model axis, and no variable of {model.name!r} is split over it, so that "
+                f"{self.axes['model']} devices would do the same work. Give rules, as layout_map={{'hidden/kernel$': "
+                "(None, 'model')}, or put all devices on the batch axis."
+            )
+
+    def check_last_step(self) -> None:
+        """Waits for the last step.
+
+        DTensor keeps the error of a step, such as an id outside of a vocabulary, for whoever reads a result of it; if
+        nobody does, training goes on with what the steps before left.
+
+        Raises:
+            tf.errors.OpError: The step failed.
+        """
+        value, self._last_step = self._last_step, None
+        if value is not None:
+            fetch(value)
+
+    def note_step(self, value: tf.Tensor) -> None:
+        """Waits for the step before, and notes a value of the new one, which is computed meanwhile."""
+        self.check_last_step()
+        self._last_step = value
+
+    def settled(self, variables: Sequence[Any]) -> list[tuple[Any, tf.Tensor]]:
+        with self.watched_step():
+            self.check_last_step()
+        return [(variable, tf.constant(variable.value.numpy())) for variable in variables]
+
+    @contextlib.contextmanager
+    def watched_step(self) -> Iterator[None]:
+        """Limits the time of a step of several processes, and says what went wrong in it."""
+        with step_limit(self._timeout_s), self._steps.watched():
+            yield
+
+    # Batches and steps.
+
+    def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
+        return MeshBatches(self.mesh, dataset, num_batches)
+
+    def place(self, data: Any) -> MeshBatch:
+        return data if isinstance(data, MeshBatch) else place_batch(self.mesh, data)
+
+    def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
+        return [(batch.data, batch.num_rows)]
+
+    def step_of(self, batch: Any) -> tuple[Step, Any] | None:
+        if not isinstance(batch, MeshBatch):
+            return None
+        return MeshStep(batch.num_rows, self.mesh, OPERATIONS, self.random_by_row), batch.data
+
+    def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
+        return MeshRunner(self, model, step_function)
+
+    def predictor(
+        self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> Callable[[Any], Any]:
+        step = compiled(lambda batch: self.run(model.predict_step, args=(batch,)))
+
+        def predict(batch: Any) -> Any:
+            with self.watched_step():
+                return tree.map_structure(lambda output: tf.constant(fetch(output)), step(batch))
+
+        return predict
+
+    def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
+        """Runs `fn` once, on the whole batch, over all devices; as `tf.distribute.Strategy.run`.
+
+        Raises:
+            UnsupportedError: Outside of a compiled function.
+        """
+        if tf.executing_eagerly():
+            raise UnsupportedError(
+                "the mesh strategy runs compiled functions only: run_eagerly=True, or strategy.run outside of a "
+                "tf.function, is not possible on it. Leave run_eagerly out, or debug under one_device."
+            )
+        return super().run(fn, args, kwargs, options)
+
+    def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
+        """Returns `value`, which is that of the whole batch already."""
+        return value
+
+    def gather(self, value: Any, axis: int) -> Any:
+        """Returns `value` on the host."""
+        return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
+
+
+class MeshRunner(StepRunner):
+    """Runs steps on a mesh, places the next batch while the devices compute, and looks at every step's end."""
+
+    def __init__(self, distribution: MeshDistribution, model: Any, step_function: Any) -> None:
+        super().__init__(distribution, model, step_function)
+        self._mesh = distribution
+
+    def flag(self, value: float) -> tf.Tensor:
+        if self._mesh.num_processes == 1:
+            return tf.constant(value)
+        # On each of the devices, those of the other processes included.
+        axes = self._mesh.axes
+        layout = dtensor.Layout(list(axes), self._mesh.mesh)
+        return place(np.full(list(axes.values()), value, np.float32), layout)
+
+    def votes(self, total: tf.Tensor, iterator: Any) -> Any:
+        with self._mesh.watched_step():
+            if self._mesh.num_processes > 1:
+                return float(total)
+            self._mesh.note_step(total)
+            # In train_on_batch Keras would pass over an error that nobody has waited for.
+            if not isinstance(iterator, MeshIterator):
+                self._mesh.check_last_step()
+        return total
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        return self._mesh.watched_step()
+
+    def stepped(self, iterator: Any) -> None:
+        if isinstance(iterator, MeshIterator):
+            iterator.prepare()

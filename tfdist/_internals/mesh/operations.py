@@ -1,0 +1,73 @@
+"""The table of a mesh's own operations: each is made of what DTensor has layout rules for, or refused by name.
+
+DTensor can split some operations over the batch alone: they get their inputs so, and their kernels whole. An
+activation can reach them split over `model`, for example from a dense layer whose columns are, and DTensor then fails
+in the middle of the program with a message about its expander.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+
+from tfdist._internals.mesh.arrays import diag, flip, scatter
+from tfdist._internals.mesh.lookup import take
+from tfdist._internals.mesh.recurrent import rnn
+from tfdist._internals.mesh.step import MeshStep
+from tfdist.errors import UnsupportedError
+
+Operation = Callable[..., Any]
+
+
+def _relaid(inputs: str, kernel: str | None = None) -> Operation:
+    def operation(step: MeshStep, stock: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(stock).bind(*args, **kwargs)
+        given = bound.arguments
+        given[inputs] = tree.map_structure(step.by_batch, given[inputs])
+        if kernel is not None:
+            given[kernel] = step.whole(given[kernel])
+        # The output too: else DTensor carries the layout that the next operation wants into this one.
+        return step.by_batch(stock(*bound.args, **bound.kwargs))
+
+    return operation
+
+
+def _split(step: MeshStep, stock: Any, x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    return stock(step.by_batch(x) if axis != 0 else x, indices_or_sections, axis)
+
+
+def _refused(instead: str) -> Operation:
+    def operation(step: MeshStep, stock: Any, *args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedError(
+            f"the mesh strategy cannot train the layer {tf.get_current_name_scope()!r}: DTensor has no layout "
+            f"rule for the gradient of {stock.__name__}. {instead}"
+        )
+
+    return operation
+
+
+_USE_CONV = "Use a Conv layer, or 'mirrored'."
+
+OPERATIONS: dict[str, Operation] = {
+    "conv": _relaid("inputs", "kernel"),
+    "conv_transpose": _relaid("inputs", "kernel"),
+    "max_pool": _relaid("inputs"),
+    "average_pool": _refused("Use a Conv layer with strides, or 'mirrored'."),
+    "depthwise_conv": _refused(_USE_CONV),
+    "separable_conv": _refused(_USE_CONV),
+    "pad": _relaid("x"),
+    "split": _split,
+    "take": take,
+    "flip": flip,
+    "diag": diag,
+    "scatter": scatter,
+    "resize": _relaid("images"),
+    "rnn": rnn,
+    "TimeDistributed": _relaid("inputs"),
+    "Maximum": _relaid("inputs"),
+    "Minimum": _relaid("inputs"),
+}

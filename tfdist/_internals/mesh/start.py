@@ -1,0 +1,64 @@
+"""Starts DTensor and makes the mesh, in one process or over those of a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from tensorflow.experimental import dtensor
+
+from tfdist._internals.mesh.check import check_dtensor
+from tfdist._internals.mesh.memory_optimizer import switch_off_memory_optimizer
+from tfdist._internals.processes.start import join_cluster, start_mesh_cluster
+from tfdist.cluster.spec import ClusterInfo
+from tfdist.devices import local_devices
+from tfdist.errors import ClusterError
+
+_COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
+
+
+def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
+    """Returns the mesh of all devices, on which DTensor has been seen to compute right.
+
+    Args:
+        axes: Axis name -> size.
+        cluster: Who takes part, or None for this process alone.
+        timeout_s: Seconds that the processes may wait for each other.
+
+    Raises:
+        ClusterError: The processes cannot share the devices, TensorFlow already runs, or DTensor is not safe to use.
+    """
+    switch_off_memory_optimizer()
+    mesh = _create(axes, cluster, timeout_s)
+    check_dtensor(mesh)
+    return mesh
+
+
+def _create(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
+    count = int(np.prod(list(axes.values())))
+    # The pass that combines all-reduces makes later reads of variables stale: momentum-like optimizers then train
+    # wrong, silently. It is read from the environment when the first DTensor function is compiled.
+    given = os.environ.setdefault(_COMBINE, "0")
+    if given != "0":
+        raise ClusterError(
+            f"{_COMBINE}={given} is set, and with it DTensor trains wrong without an error (momentum, Adam and others "
+            "read stale values). Unset it, or set it to 0."
+        )
+    if cluster is not None:
+        cluster.check_trains("mesh")
+    num_processes = cluster.num_processes if cluster else 1
+    if count % num_processes:
+        raise ClusterError(
+            f"the mesh {dict(axes)} has {count} devices, which {num_processes} processes cannot share evenly. Start as "
+            "many processes as divide it, or change the mesh."
+        )
+    names = local_devices(count // num_processes)
+    kind = names[0].partition(":")[0]
+    if cluster is None or num_processes == 1:
+        if not dtensor.device_name():  # the system starts once in a process
+            dtensor.initialize_accelerator_system(kind)
+        return dtensor.create_mesh(list(axes.items()), devices=names)
+    join_cluster(cluster, timeout_s)
+    start_mesh_cluster(cluster, timeout_s)
+    return dtensor.create_distributed_mesh(list(axes.items()), device_type=kind, local_devices=names)

@@ -1,0 +1,133 @@
+"""What `fit` sees of a strategy whose replicas each hold the whole model and a share of every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.tensorflow.trainer import concat
+
+from tfdist._internals.contract import Batches, Distribution, Step, current_step
+from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
+from tfdist._internals.replica.cut import OwnShare, ReplicaBatch, first_row
+from tfdist._internals.replica.step import ReplicaStep, RowPosition
+from tfdist._internals.rows import count_rows
+from tfdist.errors import UnsupportedError
+
+
+class ReplicaDistribution(Distribution):
+    """Mixin for a subclass of one of TensorFlow's strategies of replicas; stands before it among the bases.
+
+    Attributes:
+        pads_batches: Whether batches are padded to one static shape, as XLA wants it.
+        random_by_row: Whether each row gets the random numbers (dropout masks, noise) that it gets on one device,
+            whatever the number of replicas, at the price of drawing for the global batch on every replica.
+    """
+
+    pads_batches = False
+    random_by_row = False
+    num_replicas_in_sync: int
+    extended: tf.distribute.StrategyExtended
+    # The step of a replica; a strategy that exchanges otherwise names its own subclass.
+    step_class: type[ReplicaStep] = ReplicaStep
+
+    @property
+    def is_stock(self) -> bool:
+        # One replica without padding takes the dataset as it is.
+        return not self.pads_batches and self.num_replicas_in_sync == 1
+
+    @property
+    def row_shards(self) -> int:
+        return self.num_replicas_in_sync
+
+    def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
+        return ReplicaBatches(self, dataset, num_batches, batch_size)
+
+    def place(self, data: Any) -> Any:
+        return data if _is_placed(data) else place_one_batch(self, data)
+
+    def step_of(self, batch: Any) -> tuple[Step, Any] | None:
+        if isinstance(batch, ReplicaBatch):
+            rows = None
+            if self.random_by_row:
+                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+                first = first_row(replica, batch.num_global, self.num_replicas_in_sync)
+                rows = RowPosition(first, count_rows(batch.data))
+            return self.step_class(batch.num_valid, batch.num_global, self.pads_batches, rows), batch.data
+        if not isinstance(batch, OwnShare):
+            return None
+        if self.random_by_row:
+            raise UnsupportedError(
+                "random_by_row needs to know where each row stands in the global batch, and with auto-sharding "
+                "off the workers' batches have no order. Leave auto-sharding on, or random_by_row off."
+            )
+        return self.step_class.of_counted_rows(batch.num_valid, self.pads_batches), batch.data
+
+    def counted_step(self, data: Any) -> tuple[Step, Any]:
+        rows = count_rows(data)
+        # One row of zeros in place of none, for layers that cannot take an empty batch.
+        missing = tf.cast(tf.equal(rows, 0), tf.int32)
+
+        def padded(value: Any) -> Any:
+            if not isinstance(value, tf.Tensor) or not value.shape.rank or value.dtype == tf.string:
+                return value
+            padding = tf.concat([[[0, missing]], tf.zeros([value.shape.rank - 1, 2], tf.int32)], 0)
+            return tf.ensure_shape(tf.pad(value, padding), value.shape)
+
+        data = tree.map_structure(padded, data, none_is_leaf=False)
+        return self.step_class.of_counted_rows(rows), data
+
+    def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
+        strategy: Any = self
+        leaves = tf.nest.flatten(batch)
+        columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
+        parts = [
+            tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
+            for index in range(max(map(len, columns), default=0))
+        ]
+        return [
+            (part.data, part.num_valid)
+            if isinstance(part, (ReplicaBatch, OwnShare))
+            else (part, count_rows(part))
+            for part in parts
+        ]
+
+    def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
+        return StepRunner(self, model, step_function)
+
+    def predictor(
+        self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> Callable[[Any], Any]:
+        def on_replica(data: Any) -> Any:
+            outputs, step = model.predict_step(data), current_step()
+            return outputs if step is None else tree.map_structure(step.counted, outputs)
+
+        def predict(batch: Any) -> Any:
+            return tree.map_structure(self._gathered, self.run(on_replica, args=(batch,)))
+
+        return compiled(predict)
+
+    def _gathered(self, output: Any) -> Any:
+        """Returns the replicas' rows of one output, one after the other."""
+        strategy: Any = self
+        local = strategy.experimental_local_results(output)
+        if self.num_processes == 1:
+            return concat(local)
+        if not isinstance(local[0], tf.Tensor) or local[0].dtype == tf.string or local[0].shape.rank == 0:
+            raise UnsupportedError(
+                f"predict over several workers gathers dense numbers with one row an example; the model gives "
+                f"{local[0]}. Convert it in the model, for example with .to_tensor(), or predict in one process."
+            )
+        if local[0].dtype == tf.bool:
+            as_int = self.run(lambda value: tf.cast(value, tf.int32), args=(output,))
+            return tf.cast(strategy.gather(as_int, axis=0), tf.bool)
+        return strategy.gather(output, axis=0)
+
+
+def _is_placed(data: Any) -> bool:
+    if isinstance(data, (ReplicaBatch, OwnShare)):
+        return True
+    return any(isinstance(leaf, tf.distribute.DistributedValues) for leaf in tree.flatten(data))
