@@ -1,23 +1,29 @@
-"""The one place where parity tolerances are stated.
+"""Holds what a case returned under a strategy against what it returned in plain Keras on one device.
 
-Every array that a case returns is named `kind/rest`; the kind says how it is held against plain Keras on one
-device. Two layouts are never held against each other: each is held against the reference.
+Every array is named `kind/rest`; the kind says how it is compared. Two topologies are never held against each other:
+each is held against the reference. The tolerances are in `tfdist.numerics`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# Float32 after at most 20 steps. Never relaxed for a case.
-RELATIVE_TOLERANCE = 1e-5
+from tfdist.numerics import (
+    BFLOAT16_TOLERANCE,
+    FLOAT16_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    relative_difference,
+)
 
 # Kinds measured relative to max(floor, |reference|). Weights near zero are held to an absolute 1e-5;
 # losses and metrics live on a smaller scale.
 FLOORS = {"weights": 1.0, "slots": 1.0, "predict": 1.0, "history": 0.1, "metrics": 0.1}
+
+# Whatever was computed in half precision, relative to max(1, |reference|).
+HALVES = {"bfloat16": BFLOAT16_TOLERANCE, "float16": FLOAT16_TOLERANCE}
 
 # Integers, strings, orders and counts: equal or not.
 EXACT = frozenset({"exact", "ids"})
@@ -26,7 +32,7 @@ EXACT = frozenset({"exact", "ids"})
 # `agree/...` is the same in all processes, as everything else is, and that is all.
 OWN = frozenset({"true", "zero", "agree"})
 
-KINDS = frozenset(FLOORS) | EXACT | OWN
+KINDS = frozenset(FLOORS) | frozenset(HALVES) | EXACT | OWN
 
 # Kinds that each process returns for its own part; the parts are put together and sorted before comparing.
 PARTS = frozenset({"ids"})
@@ -39,16 +45,21 @@ class Comparison:
     """How far a run is from the reference.
 
     Attributes:
-        difference: The largest relative difference over all floating-point arrays; infinite where only one
-            side is finite.
+        differences: The relative difference of each array; infinite where only one side is finite.
         failures: One line for each array that is out of tolerance.
     """
 
-    difference: float = 0.0
+    differences: dict[str, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     @property
+    def difference(self) -> float:
+        """The largest difference of any array."""
+        return max(self.differences.values(), default=0.0)
+
+    @property
     def passed(self) -> bool:
+        """Whether every array is within its tolerance."""
         return not self.failures
 
 
@@ -66,21 +77,8 @@ def kind_of(name: str) -> str:
     return kind
 
 
-def relative_difference(value: np.ndarray, reference: np.ndarray, floor: float) -> float:
-    """Returns max |value - reference| / max(floor, |reference|), infinite for other shapes or finiteness."""
-    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
-    if value.shape != reference.shape:
-        return math.inf
-    same = (value == reference) | (np.isnan(value) & np.isnan(reference))
-    if same.all():
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        scaled = np.where(same, 0.0, np.abs(value - reference) / np.maximum(floor, np.abs(reference)))
-    return float(np.max(np.where(np.isfinite(scaled), scaled, np.inf)))
-
-
 def merge_processes(parts: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Puts the results of all processes of a layout together.
+    """Puts the results of all processes of a topology together.
 
     Args:
         parts: The named arrays that each process returned.
@@ -101,14 +99,21 @@ def merge_processes(parts: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], lis
     return merged, failures
 
 
-def compare(results: Arrays, reference: Arrays, tolerance: float = RELATIVE_TOLERANCE) -> Comparison:
-    """Holds the merged results of a layout against those of the reference, to a relative `tolerance`."""
+def compare(results: Arrays, reference: Arrays, *, bit_equal: bool = False) -> Comparison:
+    """Holds the merged results of a topology against those of the reference.
+
+    Args:
+        results: What the topology's processes returned.
+        reference: What plain Keras returned.
+        bit_equal: Whether the tolerance of every kind is 0.
+    """
     comparison = Comparison()
     for name in sorted(set(results) ^ set(reference)):
         comparison.failures.append(f"{name} is missing from one side")
     for name in sorted(set(results) & set(reference)):
-        failure, difference = _compare_one(kind_of(name), results[name], reference[name], tolerance)
-        comparison.difference = max(comparison.difference, difference)
+        kind = kind_of(name)
+        tolerance = 0.0 if bit_equal else HALVES.get(kind, RELATIVE_TOLERANCE)
+        failure, comparison.differences[name] = _compare_one(kind, results[name], reference[name], tolerance)
         if failure:
             comparison.failures.append(f"{name} {failure}")
     return comparison

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdist.parity.topologies import Layout
+from tfdist.parity.topologies import Topology
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,14 +23,14 @@ class Context:
     """Handed to every case.
 
     Attributes:
-        layout: Where the case runs.
+        topology: Where the case runs.
         strategy: The strategy of this process, or None for plain Keras.
-        process_index: Index of this process in its layout.
-        folder: Scratch folder of this case, shared by the processes of the layout.
+        process_index: Index of this process in its topology.
+        folder: Scratch folder of this case, shared by the processes of the topology.
         unseeded: TensorFlow's global seed as the strategy left it in a script that sets none.
     """
 
-    layout: Layout
+    topology: Topology
     strategy: tf.distribute.Strategy | None
     process_index: int
     folder: Path
@@ -42,21 +42,21 @@ class Context:
 
     @property
     def num_replicas(self) -> int:
-        """Replicas over all processes."""
-        return self.layout.num_replicas
+        """Copies of the model over all processes, as Keras sees them; a mesh holds one."""
+        return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     @property
     def num_processes(self) -> int:
         """Worker processes."""
-        return self.layout.num_processes
+        return self.topology.num_processes
 
     @property
     def stock(self) -> bool:
         """Whether TensorFlow's own strategy is measured."""
-        return self.layout.stock
+        return self.topology.stock
 
     def meet(self, name: str, limit_s: float = 30.0) -> None:
-        """Waits until every process of the layout has come here, by files and not by collectives.
+        """Waits until every process of the topology has come here, by files and not by collectives.
 
         Raises:
             TimeoutError: Some process did not come within `limit_s` seconds.
@@ -82,7 +82,7 @@ class Context:
     def random_by_row(self) -> Iterator[None]:
         """While open, a strategy of several devices gives each row the random numbers of one device."""
         strategy: Any = self.strategy
-        if self.stock or (self.num_replicas == 1 and not self.layout.mesh):
+        if not hasattr(strategy, "random_by_row"):
             yield
             return
         strategy.random_by_row = True

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import functools
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from tfdist.launch.ports import find_free_ports
 
@@ -18,6 +24,7 @@ QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_NUM_INTRAOP_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -37,6 +44,69 @@ def worker_environments(num_processes: int) -> list[dict[str, str]]:
     ]
 
 
+class Template:
+    """The other end of `tfdist.parity.run.template`: starts it, and asks it for processes."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        command = [sys.executable, "-m", "tfdist.parity.run.template", str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(
+                command, env=os.environ | QUIET, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
+        if self._connection.recv(16) != b"ready":
+            raise RuntimeError("The process that others are forked from did not start.")
+
+    def start(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes]
+    ) -> Forked:
+        """Starts `python ARGUMENTS` as a fork, in a session of its own."""
+        request = {"arguments": list(arguments), "environment": dict(environment), "folder": os.getcwd()}
+        return Forked(self, self._ask(request, [stdout.fileno(), stderr.fileno()]))
+
+    def poll(self, pid: int) -> int | None:
+        """Returns the exit code of a fork, None while it runs."""
+        return self._ask({"poll": pid})
+
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        with self._lock:
+            self._connection.sendmsg([json.dumps(request).encode()], [rights] if descriptors else [])
+            return json.loads(self._connection.recv(64))
+
+
+class Forked:
+    """A process that a template has forked, with the methods of `subprocess.Popen` that are used here."""
+
+    def __init__(self, template: Template, pid: int) -> None:
+        self.pid, self._template = pid, template
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            self._code = self._template.poll(self.pid)
+        return self._code
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.02)
+        return code
+
+
+_one_template = threading.Lock()
+
+
+def _template() -> Template:
+    with _one_template:
+        return _started_template()
+
+
+@functools.cache
+def _started_template() -> Template:
+    return Template()
+
+
 class ProcessGroup:
     """Processes that start, and are ended, together.
 
@@ -45,7 +115,12 @@ class ProcessGroup:
     """
 
     def __init__(
-        self, command: Sequence[str], environments: Sequence[Mapping[str, str]], logs: Sequence[Path]
+        self,
+        command: Sequence[str],
+        environments: Sequence[Mapping[str, str]],
+        logs: Sequence[Path],
+        *,
+        forked: bool = False,
     ) -> None:
         """Starts one process for each environment.
 
@@ -53,11 +128,18 @@ class ProcessGroup:
             command: The same for all.
             environments: What each adds to the environment of this process.
             logs: Where the output of each goes; appended.
+            forked: Whether to fork from a process that has imported TensorFlow; `command` begins with
+                `sys.executable`.
         """
         base = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"} | QUIET
-        self._processes = []
+        self._processes: list[subprocess.Popen[bytes] | Forked] = []
         for environment, log in zip(environments, logs, strict=True):
             with log.open("ab") as output:
+                if forked:
+                    self._processes.append(
+                        _template().start(command[1:], base | dict(environment), output, output)
+                    )
+                    continue
                 self._processes.append(
                     subprocess.Popen(
                         command,
@@ -102,3 +184,35 @@ class ProcessGroup:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def run_python(
+    arguments: Sequence[str],
+    folder: Path,
+    limit_s: float = 120.0,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python ARGUMENTS` as a fork of a process that has imported TensorFlow.
+
+    Args:
+        arguments: Such as `["-c", code]`.
+        folder: Where the outputs are kept.
+        limit_s: Seconds after which it is killed.
+        environment: What is added to the environment of this process.
+
+    Raises:
+        subprocess.TimeoutExpired: It did not end in time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "stdout.txt", folder / "stderr.txt"]
+    with paths[0].open("wb") as stdout, paths[1].open("wb") as stderr:
+        process = _template().start(arguments, os.environ | QUIET | dict(environment or {}), stdout, stderr)
+    deadline = time.monotonic() + limit_s
+    while (code := process.poll()) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    texts = [path.read_text(errors="replace") for path in paths]
+    if code is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise subprocess.TimeoutExpired(list(arguments), limit_s, *texts)
+    return subprocess.CompletedProcess(list(arguments), code, *texts)

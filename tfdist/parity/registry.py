@@ -1,4 +1,4 @@
-"""The register of parity cases: small functions that are run unchanged under every layout.
+"""The register of parity cases: small functions that are run unchanged under every topology.
 
 A case gets a `Context`, trains or evaluates a tiny model inside `context.scope()`, and returns a dict of
 named arrays. The part of a name before the first `/` says how it is compared; see `tfdist.parity.comparison`.
@@ -13,18 +13,54 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfdist.parity.topologies import LAYOUTS, Layout
+from tfdist.parity.topologies import PLAIN, TOPOLOGIES, Topology
 
 if TYPE_CHECKING:
     from tfdist.parity.context import Context
 
 CaseFunction = Callable[..., Mapping[str, Any]]
 
-# Layouts on which the tests run a case; the page docs/parity.md has every case on all of WIDE.
+# The families of cases, and what each shows.
+FAMILIES = {
+    "steps": "One step on a global batch is one step on one device",
+    "inputs": "Inputs of every structure and type",
+    "uneven": "Uneven batches and empty replicas",
+    "losses": "Weights, masks and reductions of losses",
+    "contracts": "Losses and steps that the user wrote",
+    "penalties": "Regularisers, weight decay and constraints count once",
+    "optimizers": "Optimizers",
+    "clipping": "Clipping acts on the global gradient",
+    "accumulation": "Gradient accumulation",
+    "updates": "Updates that the user wrote",
+    "loss scaling": "Loss scaling",
+    "averages": "Exponential moving average of the weights",
+    "layers": "Layers",
+    "recurrent": "Recurrent layers",
+    "transformers": "Attention, BERT and KerasHub's backbones",
+    "normalization": "Batch normalization",
+    "randomness": "Random numbers",
+    "metrics": "Metrics and losses from summed state",
+    "evaluation": "Evaluation",
+    "predictions": "Predictions: order and count",
+    "rows": "Every row once",
+    "executions": "Several steps in one execution",
+    "compilation": "Compilation, traces, collectives in a step, and Keras's global state",
+    "precision": "Mixed precision",
+    "checkpoints": "Checkpoints",
+    "resume": "State to resume from",
+    "callbacks": "Callbacks decide together",
+}
+
+# Topologies on which the tests run a case; the page docs/parity.md has every case on all of WIDE.
 NARROW = ("mirrored_2", "workers_2x1")
-BASE = ("one_device", "mirrored_2", "workers_2x1")
-MESHES = tuple(name for name, layout in LAYOUTS.items() if layout.mesh)
-WIDE = ("one_device", "mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
+WIDE = ("mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
+ONE_DEVICE = "one_device"
+MESH = "mesh_2x2"
+MESHES = tuple(name for name, topology in TOPOLOGIES.items() if topology.strategy == "mesh")
+
+# What has no layout (text, ragged and sparse inputs), no operation of DTensor (functions of Python), or collectives
+# that are counted by replica.
+NO_MESH = ("mesh",)
 
 
 @dataclass(frozen=True)
@@ -34,44 +70,60 @@ class Case:
     Attributes:
         name: Unique; `function[item]` where one function makes several cases.
         module: The module of the function.
-        oracle: The invariant it belongs to, such as `"O2"`.
+        family: What it is about, a key of `FAMILIES`.
         title: The first line of the function's docstring.
         run: The function, taking the context only.
-        layouts: Names of the layouts that it is measured on.
-        tested: Those of tfdist's that the tests run too.
+        tested: Names of the topologies that the tests run it on.
+        refused_by: Public names of the strategies that refuse what it does.
         limit_s: Seconds after which a run counts as hanging.
-        quick: Whether `make check` runs it too.
+        quick: Whether `make check` runs it, and `one_device` is held against plain Keras on it.
+        stock_workers: Whether stock MultiWorkerMirrored runs it too; nearly everything there crashes.
         requires: A package that must be installed, if any.
     """
 
     name: str
     module: str
-    oracle: str
+    family: str
     title: str
     run: Callable[[Context], Mapping[str, Any]]
-    layouts: tuple[str, ...]
     tested: tuple[str, ...]
+    refused_by: tuple[str, ...]
     limit_s: float
     quick: bool
-    requires: str | None = None
+    stock_workers: bool
+    requires: str | None
 
     @property
     def installed(self) -> bool:
         """Whether the package that the case needs is there."""
         return self.requires is None or importlib.util.find_spec(self.requires) is not None
 
+    def runs_on(self, topology: Topology) -> bool:
+        """Whether the case is measured on a topology."""
+        if topology.strategy == PLAIN:
+            return True
+        if topology.stock:
+            return topology.num_processes == 1 or self.stock_workers
+        # Without patches that act, one device under a strategy is plain Keras; a few cases are enough to show it.
+        return self.quick if topology.bit_equal else topology.strategy not in self.refused_by
+
+    @property
+    def topologies(self) -> tuple[str, ...]:
+        """Names of the topologies that it is measured on."""
+        return tuple(name for name, topology in TOPOLOGIES.items() if self.runs_on(topology))
+
 
 _CASES: dict[str, Case] = {}
 
 
 def case(
-    oracle: str,
+    family: str,
     *,
     each: Iterable[str] | None = None,
-    layouts: tuple[str, ...] = BASE,
+    on: tuple[str, ...] = NARROW,
     every_item: tuple[str, ...] = ("mirrored_2",),
-    meshes: bool = False,
-    measured: tuple[str, ...] | None = None,
+    every_mesh: bool = False,
+    refused_by: tuple[str, ...] = (),
     stock_workers: bool = False,
     limit_s: float = 120.0,
     quick: bool = False,
@@ -80,14 +132,13 @@ def case(
     """Registers a function as a case, or as one case for each item.
 
     Args:
-        oracle: The invariant that the case checks.
+        family: What the case is about, a key of `FAMILIES`.
         each: Items that the function is called with after the context, one case for each.
-        layouts: Names of the tfdist layouts that the tests run it on.
+        on: Names of the topologies that the tests run it on; those that are quick or on WIDE run on a mesh too.
         every_item: Those of them on which the tests run every item; on the others the last, the hardest.
-        meshes: Whether it is measured on meshes too. Not: those about collectives by hand, and inputs that have no
-            layout (text, ragged, sparse), which the strategy refuses.
-        measured: The only layouts that it is measured on, where it is not all of them.
-        stock_workers: Whether stock MultiWorkerMirrored runs it too (nearly everything there crashes).
+        every_mesh: Whether it stands for its family: the tests run it, or its last item, on every mesh.
+        refused_by: Public names of the strategies that refuse what it does.
+        stock_workers: Whether stock MultiWorkerMirrored runs it too.
         limit_s: Seconds after which it counts as hanging.
         quick: Whether it belongs to the quick subset.
         requires: A package without which it is not run.
@@ -95,10 +146,11 @@ def case(
     Returns:
         The decorator.
     """
-    stock = ("plain_keras", "stock_mirrored_2", *(("stock_workers_2x1",) if stock_workers else ()))
-    unknown = set(layouts) - set(LAYOUTS)
-    if unknown:
-        raise ValueError(f"Unknown layouts {sorted(unknown)}; known are {sorted(LAYOUTS)}.")
+    unknown = set(on) - set(TOPOLOGIES)
+    if unknown or family not in FAMILIES:
+        raise ValueError(f"Unknown topologies {sorted(unknown)} or family {family!r}.")
+    meshes = MESHES if every_mesh else (MESH,) if quick or on == WIDE else ()
+    tested = (*(() if not quick else (ONE_DEVICE,)), *on, *(() if "mesh" in refused_by else meshes))
 
     def register(function: CaseFunction) -> CaseFunction:
         title = (function.__doc__ or "").strip().splitlines()[0]
@@ -107,19 +159,17 @@ def case(
             name = function.__name__ if item is None else f"{function.__name__}[{item}]"
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
-            run = function if item is None else _with_item(function, item)
-            possible = (*stock, *WIDE, *(MESHES if meshes else ()))
-            tested = (*layouts, *(("mesh_2x2",) if meshes and (quick or layouts == WIDE) else ()))
             _CASES[name] = Case(
                 name,
                 function.__module__,
-                oracle,
+                family,
                 title,
-                run,
-                tuple(one for one in possible if measured is None or one in (*stock, *measured)),
-                tuple(one for one in tested if one in every_item or item == items[-1]),
+                function if item is None else _with_item(function, item),
+                tuple(dict.fromkeys(one for one in tested if one in every_item or item == items[-1])),
+                refused_by,
                 limit_s,
                 quick,
+                stock_workers,
                 requires,
             )
         return function
@@ -132,15 +182,16 @@ def _with_item(function: CaseFunction, item: str) -> CaseFunction:
 
 
 def all_cases() -> dict[str, Case]:
-    """Returns every case by name: by the oracles' numbers, then by module, whichever was imported first."""
+    """Returns every case by name: by family, then by module, whichever was imported first."""
     package = importlib.import_module("tfdist.parity.cases")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_CASES.items(), key=lambda entry: (int(entry[1].oracle[1:]), entry[1].module)))
+    order = list(FAMILIES)
+    return dict(sorted(_CASES.items(), key=lambda entry: (order.index(entry[1].family), entry[1].module)))
 
 
-def cases_of(layout: Layout, *, names: Iterable[str] | None = None) -> dict[str, Case]:
-    """Returns the cases that run on `layout`, all or only those named.
+def cases_of(topology: Topology, *, names: Iterable[str] | None = None) -> dict[str, Case]:
+    """Returns the cases that run on `topology`, all or only those named.
 
     Raises:
         ValueError: A name is not registered.
@@ -152,5 +203,5 @@ def cases_of(layout: Layout, *, names: Iterable[str] | None = None) -> dict[str,
     return {
         name: case
         for name, case in cases.items()
-        if name in wanted and layout.name in case.layouts and case.installed
+        if name in wanted and case.runs_on(topology) and case.installed
     }

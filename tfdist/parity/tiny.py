@@ -84,16 +84,23 @@ def outcome(
     context: Context, model: keras.Model, history: keras.callbacks.History | None = None
 ) -> dict[str, Any]:
     """Returns weights, optimizer state, history, and how far the replicas are from each other."""
-    found: dict[str, Any] = {f"weights/{i}": value for i, value in enumerate(model.get_weights())}
+    found: dict[str, Any] = weights(model)
     if model.optimizer is not None:
         found["exact/iterations"] = int(model.optimizer.iterations.numpy())
         for index, variable in enumerate(model.optimizer.variables):
             value = np.asarray(variable.numpy())
-            found[f"slots/{index}" if value.dtype.kind == "f" else f"exact/slot {index}"] = value
+            kind = "slots" if value.dtype.kind == "f" else "exact"
+            found[f"{kind}/{index} {variable.path}"] = value
     if history is not None:
         found |= {f"history/{key}": np.asarray(values) for key, values in history.history.items()}
     found["zero/replicas"] = replica_spread(context, model)
     return found
+
+
+def weights(model: keras.Model, kind: str = "weights") -> dict[str, np.ndarray]:
+    """Returns every weight by its number and path, so that a failing comparison names the layer."""
+    values = zip(model.weights, model.get_weights(), strict=True)
+    return {f"{kind}/{index} {variable.path}": value for index, (variable, value) in enumerate(values)}
 
 
 def replica_spread(context: Context, model: keras.Model) -> float:

@@ -1,4 +1,4 @@
-"""O21: what is saved under one strategy continues under another as if nothing had changed."""
+"""What is saved under one strategy continues under another as if nothing had changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import WIDE, case
+from tfdist.parity.registry import NARROW, WIDE, case
 
 
 def _adam() -> keras.optimizers.Optimizer:
@@ -29,7 +29,7 @@ def _fit(model: keras.Model) -> None:
     model.fit(*tiny.rows(25), batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
 
 
-@case("O21", layouts=WIDE, meshes=True)
+@case("checkpoints", on=WIDE, every_mesh=True)
 def saved_here_continued_alone(context: Context) -> dict[str, Any]:
     """Train in the scope, save `.keras`, load and train on without a strategy; also `.weights.h5`."""
     model = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
@@ -37,16 +37,16 @@ def saved_here_continued_alone(context: Context) -> dict[str, Any]:
     path, weights = context.folder / "model.keras", context.folder / "model.weights.h5"
     context.on_chief("saved", lambda: (model.save(path), model.save_weights(weights)))
     loaded = keras.models.load_model(path)
-    before = tiny.outcome(Context(context.layout, None, context.process_index, context.folder), loaded)
+    before = tiny.outcome(Context(context.topology, None, context.process_index, context.folder), loaded)
     _fit(loaded)
     other = _alone(tiny.mlp)
     other.load_weights(weights)
-    alone = Context(context.layout, None, context.process_index, context.folder)
+    alone = Context(context.topology, None, context.process_index, context.folder)
     found = tiny.outcome(alone, loaded) | {f"{name} when loaded": value for name, value in before.items()}
-    return found | {f"weights/h5 {i}": value for i, value in enumerate(other.get_weights())}
+    return found | tiny.weights(other, "weights/h5")
 
 
-@case("O21", layouts=WIDE, meshes=True)
+@case("checkpoints", on=WIDE)
 def saved_alone_continued_here(context: Context) -> dict[str, Any]:
     """Train without a strategy, save `.keras`, load and train on in the scope."""
     path = context.folder / "model.keras"
@@ -60,7 +60,7 @@ def saved_alone_continued_here(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, model) | {f"{name} when loaded": value for name, value in before.items()}
 
 
-@case("O21")
+@case("checkpoints")
 def tensorflow_checkpoint(context: Context) -> dict[str, Any]:
     """`tf.train.Checkpoint` of model and optimizer, restored into a new model in the scope."""
     model = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
@@ -77,7 +77,7 @@ def tensorflow_checkpoint(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, fresh)
 
 
-@case("O21", layouts=WIDE, stock_workers=True)
+@case("checkpoints", on=WIDE, stock_workers=True)
 def checkpoint_callbacks(context: Context) -> dict[str, Any]:
     """ModelCheckpoint after every batch and epoch and BackupAndRestore, all processes with the same paths."""
     folder = context.folder
@@ -100,12 +100,12 @@ def checkpoint_callbacks(context: Context) -> dict[str, Any]:
     best = keras.models.load_model(folder / "best.keras")
     last = _alone(tiny.mlp)
     last.load_weights(folder / "last.weights.h5")
-    found |= {f"weights/best {i}": value for i, value in enumerate(best.get_weights())}
+    found |= tiny.weights(best, "weights/best")
     pairs = zip(last.get_weights(), model.get_weights(), strict=True)
     return found | {"true/last": all(np.array_equal(a, b) for a, b in pairs)}
 
 
-@case("O21")
+@case("checkpoints")
 def restored_backup(context: Context) -> dict[str, Any]:
     """A new model continues after the second of four epochs from what BackupAndRestore left."""
     folder = context.folder / "backup"
@@ -116,3 +116,55 @@ def restored_backup(context: Context) -> dict[str, Any]:
     context.meet("first half")
     second = tiny.compiled(context, tiny.mlp, _adam)
     return tiny.fitted(context, second, 25, epochs=4, callbacks=[keras.callbacks.BackupAndRestore(folder)])
+
+
+OPTIMIZERS = {
+    "adam, scheduled": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 9)),
+    "accumulating": lambda: keras.optimizers.SGD(0.5, momentum=0.9, gradient_accumulation_steps=3),
+    "averaged": lambda: keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=3),
+    "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.05), initial_scale=64.0, dynamic_growth_steps=3
+    ),
+}
+
+
+def _state(model: keras.Model) -> list[Any]:
+    """Weights, seeds of layers, and what the optimizer keeps; metrics begin anew in every `fit`."""
+    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
+    return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]
+
+
+def _random() -> keras.Model:
+    return tiny.mlp(
+        lambda: keras.layers.BatchNormalization(synchronized=True), lambda: keras.layers.Dropout(0.5, seed=3)
+    )
+
+
+@case("resume", each=OPTIMIZERS, on=WIDE, every_item=NARROW, every_mesh=True)
+def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
+    """State read after 4 of 9 batches, given to a new model that takes the other 5: as if never interrupted."""
+
+    def build() -> keras.Model:
+        return tiny.compiled(context, _random, OPTIMIZERS[name])
+
+    batches = tf.data.Dataset.from_tensor_slices(tiny.rows(103)).batch(tiny.BATCH)
+    whole, second = build(), build()
+    values: list[np.ndarray] = []
+
+    def read(batch: int, logs: Any = None) -> None:
+        if batch == 3:
+            values.extend(np.array(variable.numpy()) for variable in _state(whole))
+
+    with context.random_by_row():
+        whole.fit(batches, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=read)])
+        with context.scope():
+            second.optimizer.build(second.trainable_variables)
+        for variable, value in zip(_state(second), values, strict=True):
+            variable.assign(value)
+        second.fit(batches.skip(4), verbose=0)
+    found = tiny.outcome(context, second)
+    # What accumulates is split anew over the replicas, which rounds; so it is held against one device alone.
+    if name != "accumulating":
+        for index, (one, other) in enumerate(zip(_state(second), _state(whole), strict=True)):
+            found[f"zero/state {index}"] = np.asarray(one.numpy(), "f8") - np.asarray(other.numpy(), "f8")
+    return found

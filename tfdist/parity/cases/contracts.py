@@ -1,4 +1,4 @@
-"""O4 and O5: what the user wrote instead of a built-in loss, and penalties on weights and activations."""
+"""What the user wrote instead of a built-in loss, and penalties on weights and activations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras import ops
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import NARROW, case
+from tfdist.parity.registry import case
 
-# The last batch has 6 of 12 rows where rows divide evenly, and one row where they do not.
-COUNTS = {"even": 30, "uneven": 25}
+# Two full batches of 12 rows, and one row.
+COUNT = 25
 
 
 def _sgd() -> keras.optimizers.Optimizer:
@@ -82,40 +82,34 @@ class StepWithComputeLoss(ScalarLoss):
         return self.compute_metrics(features, labels, predictions)
 
 
-@case("O4", each=COUNTS, quick=True, meshes=True)
-def scalar_loss(context: Context, count: str) -> dict[str, Any]:
-    """A loss function that returns one scalar."""
-    return tiny.fitted(
-        context, tiny.compiled(context, optimizer=_sgd, loss=lambda: mean_square), COUNTS[count]
-    )
+@case("contracts", quick=True, every_mesh=True)
+def scalar_loss(context: Context) -> dict[str, Any]:
+    """A loss function that returns one scalar, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, optimizer=_sgd, loss=lambda: mean_square), COUNT)
 
 
-@case("O4")
+@case("contracts")
 def row_loss(context: Context) -> dict[str, Any]:
     """A loss function that returns one value for each row, uneven batches."""
-    return tiny.fitted(
-        context, tiny.compiled(context, optimizer=_sgd, loss=lambda: squares), COUNTS["uneven"]
-    )
+    return tiny.fitted(context, tiny.compiled(context, optimizer=_sgd, loss=lambda: squares), COUNT)
 
 
-@case("O4", each=COUNTS, meshes=True)
-def compute_loss_override(context: Context, count: str) -> dict[str, Any]:
-    """A model that overrides compute_loss with a scalar."""
-    return tiny.fitted(context, tiny.compiled(context, ScalarLoss, _sgd, loss=lambda: None), COUNTS[count])
+@case("contracts")
+def compute_loss_override(context: Context) -> dict[str, Any]:
+    """A model that overrides compute_loss with a scalar, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, ScalarLoss, _sgd, loss=lambda: None), COUNT)
 
 
-@case("O4", each=COUNTS, meshes=True)
-def train_step_override(context: Context, count: str) -> dict[str, Any]:
-    """A model that overrides train_step with its own tape and loss."""
-    return tiny.fitted(context, tiny.compiled(context, OwnStep, _sgd, loss=lambda: None), COUNTS[count])
+@case("contracts")
+def train_step_override(context: Context) -> dict[str, Any]:
+    """A model that overrides train_step with its own tape and loss, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, OwnStep, _sgd, loss=lambda: None), COUNT)
 
 
-@case("O4", each=COUNTS)
-def train_step_compiled_loss(context: Context, count: str) -> dict[str, Any]:
-    """A model that overrides train_step and calls compute_loss with the compiled loss."""
-    return tiny.fitted(
-        context, tiny.compiled(context, StepWithComputeLoss, metrics=["accuracy"]), COUNTS[count]
-    )
+@case("contracts")
+def train_step_compiled_loss(context: Context) -> dict[str, Any]:
+    """A model that overrides train_step and calls compute_loss with the compiled loss, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, StepWithComputeLoss, metrics=["accuracy"]), COUNT)
 
 
 class MeanActivity(keras.layers.Layer):
@@ -126,38 +120,49 @@ class MeanActivity(keras.layers.Layer):
         return inputs
 
 
-@case("O4", each=COUNTS, meshes=True)
-def add_loss(context: Context, count: str) -> dict[str, Any]:
-    """A layer that adds a mean over the rows as a loss."""
-    return tiny.fitted(context, tiny.compiled(context, lambda: tiny.mlp(MeanActivity)), COUNTS[count])
+@case("contracts")
+def add_loss(context: Context) -> dict[str, Any]:
+    """A layer that adds a mean over the rows as a loss, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, lambda: tiny.mlp(MeanActivity)), COUNT)
 
 
-PENALTIES = {
-    "l2": lambda: tiny.dense(kernel_regularizer=keras.regularizers.L2(0.1)),
-    "activity": lambda: tiny.dense(activity_regularizer=keras.regularizers.L2(0.1)),
-    "constraint": lambda: tiny.dense(kernel_constraint=keras.constraints.MaxNorm(0.5)),
+PENALTIES: dict[str, Any] = {
+    "l2": lambda: {"kernel_regularizer": keras.regularizers.L2(0.1)},
+    "activity": lambda: {"activity_regularizer": keras.regularizers.L2(0.1)},
+    "both": lambda: {
+        "kernel_regularizer": keras.regularizers.L2(0.1),
+        "activity_regularizer": keras.regularizers.L2(0.1),
+    },
+    "constraint": lambda: {"kernel_constraint": keras.constraints.MaxNorm(0.5)},
 }
 
 
-@case("O5", each=PENALTIES, meshes=True)
-def penalty(context: Context, name: str) -> dict[str, Any]:
-    """Regularisers and constraints."""
-    return tiny.fitted(context, tiny.compiled(context, PENALTIES[name], _sgd))
-
-
-@case("O5")
-def penalties_uneven(context: Context) -> dict[str, Any]:
-    """Activity and weight regularisers together, uneven batches."""
+@case("penalties", every_mesh=True)
+def penalties(context: Context) -> dict[str, Any]:
+    """Regularisers of weights and activations, both together, and a constraint, each on a head; uneven batches."""
 
     def build() -> keras.Model:
-        penalty = keras.regularizers.L2(0.1)
-        return tiny.dense(kernel_regularizer=penalty, activity_regularizer=penalty)
+        inputs = keras.Input((tiny.FEATURES,))
+        heads = {name: keras.layers.Dense(tiny.CLASSES, **PENALTIES[name](), name=name) for name in PENALTIES}
+        return tiny.fix_weights(keras.Model(inputs, {name: head(inputs) for name, head in heads.items()}))
 
-    return tiny.fitted(context, tiny.compiled(context, build, _sgd), 31)
+    model = tiny.compiled(
+        context, build, _sgd, loss=lambda: {name: tiny.crossentropy() for name in PENALTIES}
+    )
+    features, labels = tiny.rows(31)
+    history = model.fit(
+        features,
+        dict.fromkeys(PENALTIES, labels),
+        batch_size=tiny.BATCH,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+    )
+    return tiny.outcome(context, model, history)
 
 
-@case("O5", layouts=NARROW, meshes=True)
+@case("penalties")
 def weight_decay(context: Context) -> dict[str, Any]:
-    """Weight decay of SGD."""
+    """Weight decay of SGD, uneven batches."""
     model = tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.1, weight_decay=0.5))
-    return tiny.fitted(context, model)
+    return tiny.fitted(context, model, COUNT)

@@ -1,4 +1,4 @@
-"""O24: callbacks see the same logs in every process, and what one decides all do."""
+"""Callbacks see the same logs in every process, and what one decides all do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
 }
 
 
-@case("O24", each=CALLBACKS, every_item=NARROW)
+@case("callbacks", each=CALLBACKS, every_item=NARROW, every_mesh=True)
 def callback(context: Context, name: str) -> dict[str, Any]:
     """Decisions of Keras's own callbacks over six epochs with validation, uneven batches."""
     optimizer = keras.optimizers.SGD if name != "weights swap" else _averaging
@@ -36,7 +36,7 @@ def _averaging(learning_rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(learning_rate, use_ema=True, ema_momentum=0.9)
 
 
-@case("O24", layouts=WIDE, limit_s=30)
+@case("callbacks", on=WIDE, limit_s=30)
 def one_stops_at_epoch_end(context: Context) -> dict[str, Any]:
     """The last process alone sets stop_training at the end of the second of five epochs."""
 
@@ -50,7 +50,7 @@ def one_stops_at_epoch_end(context: Context) -> dict[str, Any]:
     )
 
 
-@case("O24", layouts=WIDE, limit_s=30)
+@case("callbacks", on=WIDE, limit_s=30)
 def one_stops_in_an_epoch(context: Context) -> dict[str, Any]:
     """The last process alone sets stop_training after a batch: no later than that epoch, all together."""
 
@@ -74,7 +74,7 @@ def one_stops_in_an_epoch(context: Context) -> dict[str, Any]:
     }
 
 
-@case("O24")
+@case("callbacks")
 def not_a_number(context: Context) -> dict[str, Any]:
     """TerminateOnNaN when only the last row of a batch is infinite."""
     features, labels = tiny.rows(2 * tiny.BATCH)

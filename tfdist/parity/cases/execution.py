@@ -1,4 +1,4 @@
-"""O19, O20 and O27: several steps in one execution, compilation, traces, collectives."""
+"""Several steps in one execution, compilation, traces, collectives, mixed precision."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.parity import tiny
-from tfdist.parity.cases.metrics import BatchLogs
+from tfdist.parity.cases.results import BatchLogs
 from tfdist.parity.context import Context
 from tfdist.parity.inspection import count_collectives
-from tfdist.parity.registry import BASE, WIDE, case
+from tfdist.parity.registry import NO_MESH, WIDE, case
 
 
-@case("O19", each=["2", "3"], layouts=WIDE, meshes=True)
+def _adam() -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(0.05)
+
+
+@case("executions", each=["2", "3"], on=WIDE, every_mesh=True)
 def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     """Several steps in one execution over five batches, the last one uneven; fit, evaluate and predict."""
-    model = tiny.compiled(context, metrics=["accuracy"], steps_per_execution=int(steps))
+    model = tiny.compiled(context, optimizer=_adam, metrics=["accuracy"], steps_per_execution=int(steps))
     logs = BatchLogs()
     features, labels = tiny.rows(53)
     found = tiny.fitted(context, model, 53, callbacks=[logs], validation_data=(features[:31], labels[:31]))
     # One step at a time, in the same scope: everything but the batch logs is the same.
-    single = tiny.compiled(context, metrics=["accuracy"])
+    single = tiny.compiled(context, optimizer=_adam, metrics=["accuracy"])
     expected = tiny.fitted(context, single, 53, validation_data=(features[:31], labels[:31]))
     evaluated = model.evaluate(features, labels, batch_size=tiny.BATCH, verbose=0)
     predictions = model.predict(features, batch_size=tiny.BATCH, verbose=0)
@@ -40,12 +44,14 @@ def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     }
 
 
-@case("O19", each=["adam", "accumulation"])
-def steps_per_execution_state(context: Context, name: str) -> dict[str, Any]:
-    """Three steps in one execution with Adam, and with gradient accumulation; uneven batches."""
-    options: dict[str, Any] = {"gradient_accumulation_steps": 2} if name == "accumulation" else {}
+@case("executions")
+def accumulation_in_executions(context: Context) -> dict[str, Any]:
+    """Three steps in one execution with Adam and gradient accumulation; uneven batches."""
     model = tiny.compiled(
-        context, tiny.mlp, lambda: keras.optimizers.Adam(0.05, **options), steps_per_execution=3
+        context,
+        tiny.mlp,
+        lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2),
+        steps_per_execution=3,
     )
     return tiny.fitted(context, model, 53)
 
@@ -66,23 +72,25 @@ class TraceCounter(keras.Model):
         return super().train_step(data)
 
 
-@case("O20", quick=True)
+@case("compilation", quick=True, refused_by=NO_MESH)
 def traces(context: Context) -> dict[str, Any]:
     """The step is traced once for each replica; uneven batches, epochs and a second fit trace no more."""
     model = tiny.compiled(context, TraceCounter)
     found = tiny.fitted(context, model, 31, epochs=3)
     tiny.fitted(context, model, 25)
-    return found | {"true/one trace": int(model.calls) <= context.layout.devices, "agree/calls": model.calls}
+    return found | {
+        "true/one trace": int(model.calls) <= context.topology.devices,
+        "agree/calls": model.calls,
+    }
 
 
-@case("O20", each=["even", "uneven"])
-def compiled_with_xla(context: Context, kind: str) -> dict[str, Any]:
-    """`jit_compile=True` gives what no compilation gives."""
-    model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.Adam(0.05), jit_compile=True)
-    return tiny.fitted(context, model, 24 if kind == "even" else 25)
+@case("compilation", refused_by=NO_MESH)
+def compiled_with_xla(context: Context) -> dict[str, Any]:
+    """`jit_compile=True` gives what no compilation gives, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, tiny.mlp, _adam, jit_compile=True), 25)
 
 
-@case("O20")
+@case("compilation", refused_by=NO_MESH)
 def eager(context: Context) -> dict[str, Any]:
     """`run_eagerly=True`, uneven batches."""
     return tiny.fitted(context, tiny.compiled(context, run_eagerly=True), 25)
@@ -93,7 +101,7 @@ def _collectives(context: Context, build: Any, optimizer: Any, **options: Any) -
         context, build, optimizer, metrics=["accuracy", "sparse_top_k_categorical_accuracy"], **options
     )
     found = tiny.fitted(context, model)
-    allowed = context.layout.devices if context.num_replicas > 1 else 0
+    allowed = context.topology.devices if context.num_replicas > 1 else 0
     return found | {"true/one collective": count_collectives(model) <= allowed}
 
 
@@ -104,13 +112,13 @@ COLLECTIVE_STEPS: dict[str, Any] = {
 }
 
 
-@case("O27", each=COLLECTIVE_STEPS, layouts=BASE)
+@case("compilation", each=COLLECTIVE_STEPS, refused_by=NO_MESH)
 def one_collective(context: Context, name: str) -> dict[str, Any]:
     """The graph of a step holds one collective for the gradients and none for logs and counters."""
     return _collectives(context, tiny.mlp, COLLECTIVE_STEPS[name])
 
 
-@case("O27", layouts=BASE)
+@case("compilation", refused_by=NO_MESH)
 def collectives_of_accumulation(context: Context) -> dict[str, Any]:
     """One for the gradients of an update, in its condition, and one for what every batch's logs need."""
     model = tiny.compiled(
@@ -120,22 +128,22 @@ def collectives_of_accumulation(context: Context) -> dict[str, Any]:
         metrics=["accuracy"],
     )
     found = tiny.fitted(context, model)
-    allowed = 2 * context.layout.devices if context.num_replicas > 1 else 0
+    allowed = 2 * context.topology.devices if context.num_replicas > 1 else 0
     return found | {"true/two collectives": count_collectives(model) <= allowed}
 
 
-@case("O27")
+@case("compilation", refused_by=NO_MESH)
 def collectives_of_a_normalized_model(context: Context) -> dict[str, Any]:
     """Synchronized batch normalization costs one more collective forward and one backward."""
     model = tiny.compiled(
         context, lambda: tiny.mlp(lambda: keras.layers.BatchNormalization(synchronized=True))
     )
     found = tiny.fitted(context, model)
-    allowed = 3 * context.layout.devices if context.num_replicas > 1 else 0
+    allowed = 3 * context.topology.devices if context.num_replicas > 1 else 0
     return found | {"true/three collectives": count_collectives(model) <= allowed}
 
 
-@case("O28")
+@case("compilation", refused_by=NO_MESH)
 def global_state_in_replicas(context: Context) -> dict[str, Any]:
     """The dtype policy and the flash-attention flag that the user set are seen inside the step."""
     seen: list[str] = []
@@ -161,38 +169,24 @@ def global_state_in_replicas(context: Context) -> dict[str, Any]:
     }
 
 
-class Noise(keras.layers.Layer):
-    """Adds numbers from Keras's global, unseeded generator."""
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
-
-
-@case("O28", quick=True, meshes=True)
-def unseeded_random(context: Context) -> dict[str, Any]:
-    """A layer that draws from `keras.random` without a seed."""
-    model = tiny.compiled(context, lambda: tiny.mlp(Noise))
-    found = tiny.fitted(context, model, 31)
-    weights = [value for name, value in found.items() if name.startswith("weights/")]
-    return {
-        "true/finite": all(np.isfinite(weight).all() for weight in weights),
-        "exact/iterations": found["exact/iterations"],
-        "zero/replicas": found["zero/replicas"],
-        "agree/weights": np.concatenate([np.ravel(weight) for weight in weights]),
-    }
-
-
-@case("O28", each=["mixed_float16", "mixed_bfloat16"], meshes=True)
+@case("precision", each=["mixed_float16", "mixed_bfloat16"], every_mesh=True)
 def mixed_precision(context: Context, policy: str) -> dict[str, Any]:
-    """A mixed-precision model trains: finite, all steps applied, the same on all replicas."""
+    """Mixed precision, loss scaling under float16, synchronized batch normalization, momentum; uneven batches."""
     keras.config.set_dtype_policy(policy)
     try:
-        model = tiny.compiled(context, lambda: tiny.mlp(keras.layers.BatchNormalization), lambda: "adam")
+        model = tiny.compiled(
+            context,
+            lambda: tiny.mlp(lambda: keras.layers.BatchNormalization(synchronized=True)),
+            lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+        )
         found = tiny.fitted(context, model, 31)
+        predictions = model.predict(tiny.rows(31)[0], batch_size=tiny.BATCH, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
-    return {
-        "true/finite": all(np.isfinite(weight).all() for weight in model.get_weights()),
+    kind = policy.removeprefix("mixed_")
+    halves = {name: value for name, value in found.items() if name.startswith(("weights/", "history/"))}
+    return {f"{kind}/{name}": value for name, value in halves.items()} | {
+        f"{kind}/predictions": predictions.astype("float32"),
         "exact/iterations": found["exact/iterations"],
         "exact/dtypes": np.asarray([tf.as_dtype(variable.dtype).name for variable in model.variables]),
         "zero/replicas": found["zero/replicas"],

@@ -1,4 +1,4 @@
-"""O6 to O9: clipping, accumulation, loss scaling and averaging act on the global gradient."""
+"""Clipping, accumulation, loss scaling and averaging act on the global gradient."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
@@ -15,15 +16,8 @@ from tfdist.parity.registry import WIDE, case
 CLIPPINGS = {"clipnorm": 0.05, "clipvalue": 0.02, "global_clipnorm": 0.05}
 
 
-@case("O6", each=CLIPPINGS, quick=True, meshes=True)
+@case("clipping", each=CLIPPINGS, quick=True, every_mesh=True)
 def clipping(context: Context, name: str) -> dict[str, Any]:
-    """A clipping bound that is active at every step."""
-    model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, **{name: CLIPPINGS[name]}))
-    return tiny.fitted(context, model)
-
-
-@case("O6", each=CLIPPINGS, meshes=True)
-def clipping_uneven(context: Context, name: str) -> dict[str, Any]:
     """A clipping bound that is active at every step, uneven batches."""
     model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, **{name: CLIPPINGS[name]}))
     return tiny.fitted(context, model, 25)
@@ -44,19 +38,13 @@ ACCUMULATIONS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 }
 
 
-@case("O7", each=ACCUMULATIONS)
+@case("accumulation", each=ACCUMULATIONS, every_mesh=True)
 def accumulation(context: Context, name: str) -> dict[str, Any]:
-    """Gradient accumulation over 8 batches."""
-    return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 48)
-
-
-@case("O7", each=ACCUMULATIONS, meshes=True)
-def accumulation_uneven(context: Context, name: str) -> dict[str, Any]:
     """Gradient accumulation over 9 batches, uneven batches, an update over the end of an epoch."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 29, epochs=3)
 
 
-@case("O7", quick=True)
+@case("accumulation", quick=True)
 def accumulation_is_one_large_step(context: Context) -> dict[str, Any]:
     """Two batches of 6 accumulated are one batch of 12, and the steps count updates."""
     large = tiny.compiled(context, tiny.mlp)
@@ -67,7 +55,7 @@ def accumulation_is_one_large_step(context: Context) -> dict[str, Any]:
     return found | {"true/one large step": all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)}
 
 
-@case("O8", layouts=WIDE, meshes=True)
+@case("loss scaling", on=WIDE, every_mesh=True)
 def poisoned_row(context: Context) -> dict[str, Any]:
     """An infinite row on each replica in turn: the step is skipped everywhere and the scale halves once."""
     model = tiny.compiled(
@@ -85,7 +73,7 @@ def poisoned_row(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("O8", meshes=True)
+@case("loss scaling")
 def growing_scale(context: Context) -> dict[str, Any]:
     """The loss scale doubles after the set number of finite steps."""
     model = tiny.compiled(
@@ -102,9 +90,100 @@ AVERAGES: dict[str, dict[str, Any]] = {
 }
 
 
-@case("O9", each=AVERAGES, meshes=True)
+@case("averages", each=AVERAGES, every_mesh=True)
 def average(context: Context, name: str) -> dict[str, Any]:
-    """Moving average of the weights."""
+    """Moving average of the weights, uneven batches."""
     return tiny.fitted(
-        context, tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.5, **AVERAGES[name])), 60
+        context, tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.5, **AVERAGES[name])), 55
     )
+
+
+class NormalizedApply(keras.optimizers.SGD):
+    """Uses the gradients before `super().apply` does: every update has the norm 1."""
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        norm = tf.linalg.global_norm(list(grads))
+        return super().apply([gradient / norm for gradient in grads], trainable_variables)
+
+
+class WholeApply(keras.optimizers.SGD):
+    """Does the whole update by itself."""
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            variable.assign_sub(0.1 * tf.clip_by_value(gradient, -0.05, 0.05))
+        self.iterations.assign_add(1)
+
+
+class ClippedPairs(keras.optimizers.SGD):
+    """Overrides `apply_gradients`."""
+
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        grads, variables = zip(*grads_and_vars, strict=True)
+        clipped, _ = tf.clip_by_global_norm(grads, 0.05)
+        return super().apply_gradients(zip(clipped, variables, strict=True))
+
+
+def _gradients(model: keras.Model, data: Any) -> tuple[Any, list[Any]]:
+    features, labels = data
+    with tf.GradientTape() as tape:
+        logits = model(features, training=True)
+        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    return loss, tape.gradient(loss, model.trainable_variables)
+
+
+class TwiceInAStep(keras.Sequential):
+    """Updates twice in one `train_step`, each time by the gradients of its own loss."""
+
+    def train_step(self, data: Any) -> Any:
+        for _ in range(2):
+            loss, gradients = _gradients(self, data)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {"loss": loss}
+
+
+class AfterStock(keras.Sequential):
+    """Does Keras's step, and then an update of its own."""
+
+    def train_step(self, data: Any) -> Any:
+        logs = super().train_step(data)
+        _, gradients = _gradients(self, data)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return logs
+
+
+class OnceInAStep(keras.Sequential):
+    """Updates by the gradients of its own loss."""
+
+    def train_step(self, data: Any) -> Any:
+        loss, gradients = _gradients(self, data)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {"loss": loss}
+
+
+UPDATES: dict[str, tuple[type[keras.Sequential], Callable[[], keras.optimizers.Optimizer]]] = {
+    "apply overridden": (keras.Sequential, lambda: NormalizedApply(0.1)),
+    "apply replaced": (keras.Sequential, lambda: WholeApply(0.1)),
+    "apply_gradients overridden": (keras.Sequential, lambda: ClippedPairs(0.5)),
+    "two in a step": (TwiceInAStep, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
+    "after Keras's step": (AfterStock, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
+    "own step, accumulating": (OnceInAStep, lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=3)),
+    "two in a step, loss scaling": (
+        TwiceInAStep,
+        lambda: keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.5, clipnorm=0.05), initial_scale=1.0
+        ),
+    ),
+}
+
+
+@case("updates", each=UPDATES, every_mesh=True)
+def update(context: Context, name: str) -> dict[str, Any]:
+    """Gradients are summed once for each update, whoever uses them first; uneven batches."""
+    model_class, optimizer = UPDATES[name]
+
+    def build() -> keras.Model:
+        layers = [keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(4)]
+        return tiny.fix_weights(model_class([keras.layers.Input((tiny.FEATURES,)), *layers]))
+
+    return tiny.fitted(context, tiny.compiled(context, build, optimizer), 31)

@@ -1,4 +1,4 @@
-"""O1 for every kind of input that one device takes."""
+"""Every kind of input that one device takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import BASE, NARROW, case
+from tfdist.parity.registry import NARROW, NO_MESH, case
 
 # Two full batches and one of five.
 COUNT = 29
@@ -28,13 +28,25 @@ def _classify(inputs: Any, hidden: Any) -> keras.Model:
 
 
 def nested() -> Built:
-    """A dict that holds a list and a dict."""
-    inputs: dict[str, Any] = {"a": [keras.Input((2,)), keras.Input((2,))], "b": {"c": keras.Input((4,))}}
-    joined = keras.layers.concatenate([*inputs["a"], inputs["b"]["c"]])
-    features, _ = tiny.rows(COUNT)
-    return _classify(inputs, joined), _dataset(
-        {"a": (features[:, :2], features[:, 2:]), "b": {"c": features}}
+    """A dict that holds a list and a dict, with Booleans and bytes among them."""
+    inputs: dict[str, Any] = {
+        "a": [keras.Input((2,)), keras.Input((2,))],
+        "b": {"c": keras.Input((4,)), "mask": keras.Input((4,), dtype="bool")},
+        "bytes": keras.Input((4,), dtype="uint8"),
+    }
+    shown = keras.layers.Lambda(lambda pair: pair[0] * keras.ops.cast(pair[1], "float32"))(
+        [inputs["b"]["c"], inputs["b"]["mask"]]
     )
+    scaled = keras.layers.Rescaling(1 / 255)(inputs["bytes"])
+    joined = keras.layers.concatenate([*inputs["a"], inputs["b"]["c"], shown, scaled])
+    features, _ = tiny.rows(COUNT)
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4)).astype("uint8")
+    data = {
+        "a": (features[:, :2], features[:, 2:]),
+        "b": {"c": features, "mask": features > 0},
+        "bytes": pixels,
+    }
+    return _classify(inputs, joined), _dataset(data)
 
 
 def strings() -> Built:
@@ -43,14 +55,6 @@ def strings() -> Built:
     inputs = keras.Input((3,), dtype="string")
     ids = keras.layers.StringLookup(vocabulary=["red", "green", "blue"])(inputs)
     return _classify(inputs, keras.layers.Flatten()(keras.layers.Embedding(4, 4)(ids))), _dataset(words)
-
-
-def booleans() -> Built:
-    """Features with a Boolean mask beside them."""
-    inputs = [keras.Input((4,)), keras.Input((4,), dtype="bool")]
-    hidden = keras.layers.Lambda(lambda pair: pair[0] * keras.ops.cast(pair[1], "float32"))(inputs)
-    features, _ = tiny.rows(COUNT)
-    return _classify(inputs, hidden), _dataset((features, features > 0))
 
 
 def ragged() -> Built:
@@ -71,23 +75,24 @@ def sparse() -> Built:
     return _classify(inputs, inputs), _dataset(tf.sparse.from_dense(np.where(features > 0, features, 0)))
 
 
-def integers() -> Built:
-    """Bytes that the model scales."""
-    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4)).astype("uint8")
-    inputs = keras.Input((4,), dtype="uint8")
-    return _classify(inputs, keras.layers.Rescaling(1 / 255)(inputs)), _dataset(pixels)
+TYPES: dict[str, Callable[[], Built]] = {"strings": strings, "ragged": ragged, "sparse": sparse}
 
 
-INPUTS: dict[str, Callable[[], Built]] = {
-    builder.__name__: builder for builder in (nested, strings, booleans, ragged, sparse, integers)
-}
+@case("inputs", every_mesh=True)
+def nested_inputs(context: Context) -> dict[str, Any]:
+    """Inputs in a dict of lists and dicts, floats, Booleans and bytes; uneven batches."""
+    return _trained(context, nested)
 
 
-@case("O1", each=INPUTS, layouts=BASE, every_item=NARROW)
+@case("inputs", each=TYPES, every_item=NARROW, refused_by=NO_MESH)
 def inputs(context: Context, kind: str) -> dict[str, Any]:
-    """Inputs of other structures and types, uneven batches."""
+    """Inputs of other types, uneven batches."""
+    return _trained(context, TYPES[kind])
+
+
+def _trained(context: Context, build: Callable[[], Built]) -> dict[str, Any]:
     with context.scope():
-        model, data = INPUTS[kind]()
+        model, data = build()
         model.compile(keras.optimizers.SGD(0.5), tiny.crossentropy(), metrics=["accuracy"])
     history = model.fit(data, epochs=2, verbose=0)
     predictions = model.predict(data, verbose=0)

@@ -1,9 +1,9 @@
-"""O1: one layer after the other, trained in the middle of a small model."""
+"""One layer after the other, each trained in a branch of its own; and a tagger of masked sequences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,73 +11,97 @@ import numpy as np
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import BASE, case
+from tfdist.parity.registry import NARROW, NO_MESH, case
 
 layers = keras.layers
 
 VECTOR, SEQUENCE, IMAGE, VOLUME = (8,), (6, 4), (6, 6, 2), (4, 4, 4, 2)
 
-# Shape of what the layer gets, and what makes it. Layers that draw random numbers are under O12 and O13, and those that
-# take ids or text under O1 and O3.
-LAYERS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
-    "Dense": (VECTOR, lambda: layers.Dense(4, activation="tanh")),
-    "EinsumDense": (SEQUENCE, lambda: layers.EinsumDense("abc,cd->abd", (6, 4), bias_axes="d")),
-    "Activation": (VECTOR, lambda: layers.Activation("softmax")),
-    "ELU": (VECTOR, layers.ELU),
-    "LeakyReLU": (VECTOR, layers.LeakyReLU),
-    "PReLU": (VECTOR, lambda: layers.PReLU("uniform")),
-    "ReLU": (VECTOR, layers.ReLU),
-    "Softmax": (SEQUENCE, layers.Softmax),
-    "BatchNormalization": (VECTOR, lambda: layers.BatchNormalization(synchronized=True)),
-    "GroupNormalization": (IMAGE, lambda: layers.GroupNormalization(2)),
-    "LayerNormalization": (SEQUENCE, layers.LayerNormalization),
-    "RMSNormalization": (SEQUENCE, layers.RMSNormalization),
-    "UnitNormalization": (VECTOR, layers.UnitNormalization),
-    "SpectralNormalization": (VECTOR, lambda: layers.SpectralNormalization(layers.Dense(4))),
-    "ActivityRegularization": (VECTOR, lambda: layers.ActivityRegularization(l2=0.01)),
-    "Conv1D": (SEQUENCE, lambda: layers.Conv1D(4, 3)),
-    "Conv2D": (IMAGE, lambda: layers.Conv2D(4, 3, strides=2)),
-    "Conv3D": (VOLUME, lambda: layers.Conv3D(2, 2)),
-    "Conv1DTranspose": (SEQUENCE, lambda: layers.Conv1DTranspose(4, 3)),
-    "Conv2DTranspose": (IMAGE, lambda: layers.Conv2DTranspose(2, 3)),
-    "MaxPooling1D": (SEQUENCE, lambda: layers.MaxPooling1D(2)),
-    "MaxPooling2D": (IMAGE, lambda: layers.MaxPooling2D(2)),
-    "GlobalAveragePooling1D": (SEQUENCE, layers.GlobalAveragePooling1D),
-    "GlobalAveragePooling2D": (IMAGE, layers.GlobalAveragePooling2D),
-    "GlobalMaxPooling1D": (SEQUENCE, layers.GlobalMaxPooling1D),
-    "GlobalMaxPooling2D": (IMAGE, layers.GlobalMaxPooling2D),
+# Shape of what the layer gets, and what makes it.
+Branch = tuple[tuple[int, ...], Callable[[], Any]]
+
+
+def _merging(merge: Callable[[], keras.layers.Layer]) -> Branch:
+    return SEQUENCE, lambda: lambda x: merge()([x, layers.Dense(4)(x)])
+
+
+# Layers that draw random numbers are under "randomness", those that take ids or text under "steps" and "inputs".
+LAYERS: dict[str, dict[str, Branch]] = {
+    "activations": {
+        "Dense": (VECTOR, lambda: layers.Dense(4, activation="tanh")),
+        "EinsumDense": (SEQUENCE, lambda: layers.EinsumDense("abc,cd->abd", (6, 4), bias_axes="d")),
+        "Activation": (VECTOR, lambda: layers.Activation("softmax")),
+        "ELU": (VECTOR, layers.ELU),
+        "LeakyReLU": (VECTOR, layers.LeakyReLU),
+        "PReLU": (VECTOR, lambda: layers.PReLU("uniform")),
+        "ReLU": (VECTOR, layers.ReLU),
+        "Softmax": (SEQUENCE, layers.Softmax),
+    },
+    "convolutions": {
+        "Conv1D": (SEQUENCE, lambda: layers.Conv1D(4, 3)),
+        "Conv2D": (IMAGE, lambda: layers.Conv2D(4, 3, strides=2)),
+        "Conv3D": (VOLUME, lambda: layers.Conv3D(2, 2)),
+        "Conv1DTranspose": (SEQUENCE, lambda: layers.Conv1DTranspose(4, 3)),
+        "Conv2DTranspose": (IMAGE, lambda: layers.Conv2DTranspose(2, 3)),
+    },
+    "poolings": {
+        "MaxPooling1D": (SEQUENCE, lambda: layers.MaxPooling1D(2)),
+        "MaxPooling2D": (IMAGE, lambda: layers.MaxPooling2D(2)),
+        "GlobalAveragePooling1D": (SEQUENCE, layers.GlobalAveragePooling1D),
+        "GlobalAveragePooling2D": (IMAGE, layers.GlobalAveragePooling2D),
+        "GlobalMaxPooling1D": (SEQUENCE, layers.GlobalMaxPooling1D),
+        "GlobalMaxPooling2D": (IMAGE, layers.GlobalMaxPooling2D),
+    },
+    "shapes": {
+        "Cropping1D": (SEQUENCE, lambda: layers.Cropping1D(1)),
+        "Cropping2D": (IMAGE, lambda: layers.Cropping2D(1)),
+        "ZeroPadding1D": (SEQUENCE, lambda: layers.ZeroPadding1D(1)),
+        "ZeroPadding2D": (IMAGE, lambda: layers.ZeroPadding2D(1)),
+        "UpSampling1D": (SEQUENCE, lambda: layers.UpSampling1D(2)),
+        "UpSampling2D": (IMAGE, lambda: layers.UpSampling2D(2)),
+        "Flatten": (SEQUENCE, layers.Flatten),
+        "Permute": (SEQUENCE, lambda: layers.Permute((2, 1))),
+        "RepeatVector": (VECTOR, lambda: layers.RepeatVector(3)),
+        "Reshape": (VECTOR, lambda: layers.Reshape((2, 4))),
+        "Rescaling": (IMAGE, lambda: layers.Rescaling(0.5, 0.1)),
+        "Resizing": (IMAGE, lambda: layers.Resizing(4, 4)),
+    },
+    "attentions": {
+        "Attention": (SEQUENCE, lambda: lambda x: layers.Attention(use_scale=True)([x, x])),
+        "AdditiveAttention": (SEQUENCE, lambda: lambda x: layers.AdditiveAttention()([x, x])),
+        "MultiHeadAttention": (SEQUENCE, lambda: lambda x: layers.MultiHeadAttention(2, 4)(x, x)),
+        "GroupQueryAttention": (SEQUENCE, lambda: lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x)),
+    },
+    "merges": {
+        "Add": _merging(layers.Add),
+        "Average": _merging(layers.Average),
+        "Concatenate": _merging(layers.Concatenate),
+        "Dot": _merging(lambda: layers.Dot(2)),
+        "Maximum": _merging(layers.Maximum),
+        "Multiply": _merging(layers.Multiply),
+        "Subtract": _merging(layers.Subtract),
+    },
+    "normalizations": {
+        "BatchNormalization": (VECTOR, lambda: layers.BatchNormalization(synchronized=True)),
+        "GroupNormalization": (IMAGE, lambda: layers.GroupNormalization(2)),
+        "LayerNormalization": (SEQUENCE, layers.LayerNormalization),
+        "RMSNormalization": (SEQUENCE, layers.RMSNormalization),
+        "UnitNormalization": (VECTOR, layers.UnitNormalization),
+        "SpectralNormalization": (VECTOR, lambda: layers.SpectralNormalization(layers.Dense(4))),
+        "ActivityRegularization": (VECTOR, lambda: layers.ActivityRegularization(l2=0.01)),
+    },
+}
+
+RECURRENT: dict[str, Branch] = {
     "LSTM": (SEQUENCE, lambda: layers.LSTM(4)),
     "GRU": (SEQUENCE, lambda: layers.GRU(4, return_sequences=True)),
     "SimpleRNN": (SEQUENCE, lambda: layers.SimpleRNN(4)),
     "Bidirectional": (SEQUENCE, lambda: layers.Bidirectional(layers.GRU(4))),
     "TimeDistributed": (SEQUENCE, lambda: layers.TimeDistributed(layers.Dense(4))),
-    "Cropping1D": (SEQUENCE, lambda: layers.Cropping1D(1)),
-    "Cropping2D": (IMAGE, lambda: layers.Cropping2D(1)),
-    "ZeroPadding1D": (SEQUENCE, lambda: layers.ZeroPadding1D(1)),
-    "ZeroPadding2D": (IMAGE, lambda: layers.ZeroPadding2D(1)),
-    "UpSampling1D": (SEQUENCE, lambda: layers.UpSampling1D(2)),
-    "UpSampling2D": (IMAGE, lambda: layers.UpSampling2D(2)),
-    "Flatten": (SEQUENCE, layers.Flatten),
-    "Permute": (SEQUENCE, lambda: layers.Permute((2, 1))),
-    "RepeatVector": (VECTOR, lambda: layers.RepeatVector(3)),
-    "Reshape": (VECTOR, lambda: layers.Reshape((2, 4))),
-    "Rescaling": (IMAGE, lambda: layers.Rescaling(0.5, 0.1)),
-    "Resizing": (IMAGE, lambda: layers.Resizing(4, 4)),
-    "Attention": (SEQUENCE, lambda: lambda x: layers.Attention(use_scale=True)([x, x])),
-    "AdditiveAttention": (SEQUENCE, lambda: lambda x: layers.AdditiveAttention()([x, x])),
-    "MultiHeadAttention": (SEQUENCE, lambda: lambda x: layers.MultiHeadAttention(2, 4)(x, x)),
-    "GroupQueryAttention": (SEQUENCE, lambda: lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x)),
-    "Add": (SEQUENCE, lambda: lambda x: layers.Add()([x, layers.Dense(4)(x)])),
-    "Average": (SEQUENCE, lambda: lambda x: layers.Average()([x, layers.Dense(4)(x)])),
-    "Concatenate": (SEQUENCE, lambda: lambda x: layers.Concatenate()([x, layers.Dense(4)(x)])),
-    "Dot": (SEQUENCE, lambda: lambda x: layers.Dot(2)([x, layers.Dense(4)(x)])),
-    "Maximum": (SEQUENCE, lambda: lambda x: layers.Maximum()([x, layers.Dense(4)(x)])),
-    "Multiply": (SEQUENCE, lambda: lambda x: layers.Multiply()([x, layers.Dense(4)(x)])),
-    "Subtract": (SEQUENCE, lambda: lambda x: layers.Subtract()([x, layers.Dense(4)(x)])),
 }
 
 # Those that the mesh strategy refuses, since DTensor has no layout rules for their gradients.
-REFUSED_ON_MESH: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
+REFUSED_ON_MESH: dict[str, Branch] = {
     "DepthwiseConv2D": (IMAGE, lambda: layers.DepthwiseConv2D(3)),
     "SeparableConv1D": (SEQUENCE, lambda: layers.SeparableConv1D(4, 3)),
     "SeparableConv2D": (IMAGE, lambda: layers.SeparableConv2D(4, 3)),
@@ -85,39 +109,61 @@ REFUSED_ON_MESH: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
     "AveragePooling2D": (IMAGE, lambda: layers.AveragePooling2D(2)),
 }
 
-# A row for each layer on all layouts would take hours, and the other data-parallel layouts differ in no layer.
-MEASURED = ("mirrored_2", "mesh_2x2", "mesh_2x2_sharded")
+
+@case("layers", each=LAYERS, on=("mirrored_2",), every_item=("mirrored_2", "mesh_2x2"), every_mesh=True)
+def layer(context: Context, group: str) -> dict[str, Any]:
+    """Layers, each between two dense ones in a branch of its own, momentum, uneven batches."""
+    return _trained(context, LAYERS[group])
 
 
-@case("O1", each=LAYERS, layouts=("mesh_2x2",), every_item=("mesh_2x2",), meshes=True, measured=MEASURED)
-def layer(context: Context, name: str) -> dict[str, Any]:
-    """Layer between two dense ones, momentum, uneven batches."""
-    return _trained(context, *LAYERS[name])
-
-
-@case("O1", each=REFUSED_ON_MESH, layouts=("mirrored_2",), measured=MEASURED)
-def layer_without_mesh(context: Context, name: str) -> dict[str, Any]:
+@case("layers", on=("mirrored_2",), refused_by=NO_MESH)
+def layer_without_mesh(context: Context) -> dict[str, Any]:
     """The same for layers that a mesh refuses."""
-    return _trained(context, *REFUSED_ON_MESH[name])
+    return _trained(context, REFUSED_ON_MESH)
 
 
-def _trained(context: Context, shape: tuple[int, ...], create: Callable[[], Any]) -> dict[str, Any]:
+@case("recurrent", on=("mirrored_2",), every_mesh=True)
+def recurrent(context: Context) -> dict[str, Any]:
+    """Layers over time, each between two dense ones in a branch of its own, momentum, uneven batches."""
+    return _trained(context, RECURRENT)
+
+
+def _trained(context: Context, branches: Mapping[str, Branch]) -> dict[str, Any]:
+    """Trains all branches in one model, each with a head and a loss of its own; arrays are named by the branch."""
+
+    def branch(name: str) -> keras.Model:
+        shape, create = branches[name]
+        features = keras.Input((tiny.FEATURES,))
+        hidden = create()(layers.Reshape(shape)(layers.Dense(math.prod(shape), "tanh")(features)))
+        return keras.Model(features, layers.Dense(tiny.CLASSES)(layers.Flatten()(hidden)), name=name)
 
     def build() -> keras.Model:
         features = keras.Input((tiny.FEATURES,))
-        hidden = layers.Reshape(shape)(layers.Dense(math.prod(shape), "tanh")(features))
-        hidden = create()(hidden)
-        return tiny.fix_weights(keras.Model(features, layers.Dense(tiny.CLASSES)(layers.Flatten()(hidden))))
+        models = {name: branch(name) for name in branches}
+        return tiny.fix_weights(
+            keras.Model(features, {name: model(features) for name, model in models.items()})
+        )
 
-    model = tiny.compiled(context, build, lambda: keras.optimizers.SGD(0.05, momentum=0.9))
-    found = tiny.fitted(context, model, count=30)
-    return found | {"predict/all": model.predict(tiny.rows(30)[0], batch_size=tiny.BATCH, verbose=0)}
+    model = tiny.compiled(
+        context,
+        build,
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+        loss=lambda: {name: tiny.crossentropy() for name in branches},
+    )
+    features, labels = tiny.rows(30)
+    options: dict[str, Any] = {"batch_size": tiny.BATCH, "verbose": 0}
+    history = model.fit(features, dict.fromkeys(branches, labels), epochs=2, shuffle=False, **options)
+    found = tiny.outcome(context, model, history)
+    for name in branches:
+        found |= tiny.weights(model.get_layer(name), f"weights/{name}")
+    predictions = model.predict(features, **options)
+    return found | {f"predict/{name}/all": predictions[name] for name in branches}
 
 
 TAGS = 5
 
 
-@case("O3", layouts=BASE, meshes=True)
+@case("recurrent", on=NARROW)
 def lstm_tagger(context: Context) -> dict[str, Any]:
     """Masked embedding, LSTM and a tag for each step with weight 0 on the padding; Adam, uneven batches."""
     generator = np.random.default_rng(0)

@@ -1,7 +1,8 @@
-"""O3: sample weights, class weights, masks and every reduction divide by the global denominator."""
+"""Sample weights, class weights, masks and every reduction divide by the global denominator."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,13 +12,7 @@ from tfdist.parity import tiny
 from tfdist.parity.context import Context
 from tfdist.parity.registry import NARROW, case
 
-REDUCTIONS = {
-    "sum": "sum",
-    "sum_over_batch_size": "sum_over_batch_size",
-    "mean": "mean",
-    "mean_with_sample_weight": "mean_with_sample_weight",
-    "none": None,
-}
+REDUCTIONS = ("sum", "sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 def sample_weights(count: int) -> np.ndarray:
@@ -25,43 +20,6 @@ def sample_weights(count: int) -> np.ndarray:
     weights = np.linspace(0, 4, count).astype("float32")
     weights[::5] = 0
     return weights
-
-
-@case("O3", each=REDUCTIONS, meshes=True)
-def reduction(context: Context, name: str) -> dict[str, Any]:
-    """Loss reduction with sample weights, uneven batches."""
-    model = tiny.compiled(
-        context,
-        optimizer=lambda: keras.optimizers.SGD(0.1),
-        loss=lambda: tiny.crossentropy(reduction=REDUCTIONS[name]),
-        weighted_metrics=["accuracy"],
-    )
-    return tiny.fitted(context, model, 31, sample_weight=sample_weights(31))
-
-
-@case("O3", each=["sum", "sum_over_batch_size", "none"], layouts=NARROW)
-def reduction_unweighted(context: Context, name: str) -> dict[str, Any]:
-    """Loss reduction without weights, uneven batches."""
-    model = tiny.compiled(
-        context,
-        optimizer=lambda: keras.optimizers.SGD(0.1),
-        loss=lambda: tiny.crossentropy(reduction=REDUCTIONS[name]),
-    )
-    return tiny.fitted(context, model, 31)
-
-
-@case("O3", meshes=True)
-def class_weight(context: Context) -> dict[str, Any]:
-    """Class weights, uneven batches."""
-    return tiny.fitted(context, tiny.compiled(context), 31, class_weight={0: 1.0, 1: 5.0, 2: 0.5})
-
-
-@case("O3", layouts=NARROW)
-def replica_without_weight(context: Context) -> dict[str, Any]:
-    """Every sample weight of the second half of each batch is zero."""
-    weights = np.tile(np.repeat([1.0, 0.0], tiny.BATCH // 2), 2).astype("float32")
-    model = tiny.compiled(context, loss=lambda: tiny.crossentropy(reduction="mean_with_sample_weight"))
-    return tiny.fitted(context, model, sample_weight=weights)
 
 
 def sequences(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,36 +30,101 @@ def sequences(count: int) -> tuple[np.ndarray, np.ndarray]:
     return ids, generator.integers(0, tiny.CLASSES, (count, 5))
 
 
-def tagger(mask_zero: bool) -> keras.Model:
+def tagger(*, mask_zero: bool) -> keras.Model:
     """Embedding and a dense layer over every step: (batch, 5) ids to (batch, 5, 3) logits."""
     layers = [keras.layers.Input((5,), dtype="int32"), keras.layers.Embedding(7, 4, mask_zero=mask_zero)]
     return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
 
 
-@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight", "sum", "none"], meshes=True)
-def masked(context: Context, name: str) -> dict[str, Any]:
-    """Padding mask with very different counts of valid steps, uneven batches."""
+def _each_reduction(
+    context: Context,
+    build: Callable[[], keras.Model],
+    data: tuple[np.ndarray, np.ndarray],
+    weights: np.ndarray | None = None,
+    **metrics: list[str],
+) -> dict[str, Any]:
+    """Trains one model for each reduction, each with a loss of its own, side by side in one."""
+
+    def build_all() -> keras.Model:
+        inputs = keras.Input(data[0].shape[1:], dtype=data[0].dtype)
+        models = {name: build() for name in REDUCTIONS}
+        for name, model in models.items():
+            model.name = name
+        return keras.Model(inputs, {name: model(inputs) for name, model in models.items()})
+
     model = tiny.compiled(
         context,
-        lambda: tagger(mask_zero=True),
+        build_all,
         optimizer=lambda: keras.optimizers.SGD(0.1),
-        loss=lambda: tiny.crossentropy(reduction=REDUCTIONS[name]),
-        metrics=["accuracy"],
+        loss=lambda: {name: tiny.crossentropy(reduction=name) for name in REDUCTIONS},
+        **{key: dict.fromkeys(REDUCTIONS, value) for key, value in metrics.items()},
     )
-    ids, labels = sequences(31)
-    history = model.fit(ids, labels, batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
-    return tiny.outcome(context, model, history)
-
-
-@case("O3", each=["sum_over_batch_size", "mean_with_sample_weight"], meshes=True)
-def timestep_weights(context: Context, name: str) -> dict[str, Any]:
-    """A weight for every step of every row, uneven batches."""
-    model = tiny.compiled(
-        context, lambda: tagger(mask_zero=False), loss=lambda: tiny.crossentropy(reduction=REDUCTIONS[name])
-    )
-    ids, labels = sequences(31)
-    weights = np.outer(sample_weights(31), np.arange(5)).astype("float32")
     history = model.fit(
-        ids, labels, sample_weight=weights, batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0
+        data[0],
+        dict.fromkeys(REDUCTIONS, data[1]),
+        sample_weight=None if weights is None else dict.fromkeys(REDUCTIONS, weights),
+        batch_size=tiny.BATCH,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
     )
     return tiny.outcome(context, model, history)
+
+
+@case("losses", every_mesh=True)
+def reductions(context: Context) -> dict[str, Any]:
+    """Each reduction of a loss with sample weights, uneven batches."""
+    return _each_reduction(
+        context, tiny.dense, tiny.rows(31), sample_weights(31), weighted_metrics=["accuracy"]
+    )
+
+
+@case("losses")
+def reductions_unweighted(context: Context) -> dict[str, Any]:
+    """Each reduction of a loss without weights, uneven batches."""
+    return _each_reduction(context, tiny.dense, tiny.rows(31))
+
+
+@case("losses", on=("mirrored_2", "workers_2x1", "mesh_2x2"))
+def masked(context: Context) -> dict[str, Any]:
+    """Each reduction under a padding mask with very different counts of valid steps, uneven batches."""
+    return _each_reduction(context, lambda: tagger(mask_zero=True), sequences(31), metrics=["accuracy"])
+
+
+@case("losses")
+def timestep_weights(context: Context) -> dict[str, Any]:
+    """A weight for every step of every row, uneven batches."""
+    weights = np.outer(sample_weights(31), np.arange(5)).astype("float32")
+    return _each_reduction(context, lambda: tagger(mask_zero=False), sequences(31), weights)
+
+
+@case("losses", each=["unweighted", "weighted", "masked"], every_item=NARROW)
+def no_reduction(context: Context, kind: str) -> dict[str, Any]:
+    """A loss that is not reduced, uneven batches."""
+    model = tiny.compiled(
+        context,
+        (lambda: tagger(mask_zero=True)) if kind == "masked" else tiny.dense,
+        optimizer=lambda: keras.optimizers.SGD(0.1),
+        loss=lambda: tiny.crossentropy(reduction=None),
+        weighted_metrics=["accuracy"],
+    )
+    features, labels = sequences(31) if kind == "masked" else tiny.rows(31)
+    weights = sample_weights(31) if kind == "weighted" else None
+    history = model.fit(
+        features, labels, sample_weight=weights, batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0
+    )
+    return tiny.outcome(context, model, history)
+
+
+@case("losses")
+def class_weight(context: Context) -> dict[str, Any]:
+    """Class weights, uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context), 31, class_weight={0: 1.0, 1: 5.0, 2: 0.5})
+
+
+@case("losses")
+def replica_without_weight(context: Context) -> dict[str, Any]:
+    """Every sample weight of the second half of each batch is zero."""
+    weights = np.tile(np.repeat([1.0, 0.0], tiny.BATCH // 2), 2).astype("float32")
+    model = tiny.compiled(context, loss=lambda: tiny.crossentropy(reduction="mean_with_sample_weight"))
+    return tiny.fitted(context, model, sample_weight=weights)

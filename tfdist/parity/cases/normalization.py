@@ -1,4 +1,4 @@
-"""O10 to O13: values equal on all replicas, batch statistics, random numbers by replica and by row."""
+"""Values equal on all replicas, batch statistics, random numbers by replica and by row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import NARROW, WIDE, case
+from tfdist.parity.registry import NO_MESH, WIDE, case
 
 BatchNormalization = keras.layers.BatchNormalization
 
@@ -28,7 +28,7 @@ class ReplicaSpread(keras.callbacks.Callback):
         self.spreads.append(tiny.replica_spread(self.context, self.model))
 
 
-@case("O10", layouts=WIDE, quick=True)
+@case("normalization", on=WIDE, quick=True)
 def replicas_each_epoch(context: Context) -> dict[str, Any]:
     """Weights, slots, batch statistics and seeds on all replicas and workers after every epoch."""
     model = tiny.compiled(
@@ -43,30 +43,37 @@ def replicas_each_epoch(context: Context) -> dict[str, Any]:
     return found | {"zero/each epoch": np.asarray(spread.spreads)}
 
 
-@case("O11", each=["24", "25", "31"], meshes=True)
-def synchronized(context: Context, count: str) -> dict[str, Any]:
-    """Synchronized batch normalization over even batches, a tail of one row, and a tail of seven."""
+@case("normalization", every_mesh=True)
+def synchronized(context: Context) -> dict[str, Any]:
+    """Synchronized batch normalization over even batches, then a tail of one row, then a tail of seven."""
     model = tiny.compiled(
         context, lambda: tiny.mlp(lambda: BatchNormalization(momentum=0.5, synchronized=True))
     )
-    return tiny.fitted(context, model, int(count))
+    found: dict[str, Any] = {}
+    for count in (24, 25, 31):
+        result = tiny.fitted(context, model, count)
+        found |= {f"{key} of {count}": value for key, value in result.items()}
+    return found
 
 
-@case("O11", each=["24", "25", "31"])
-def unsynchronized(context: Context, count: str) -> dict[str, Any]:
+@case("normalization")
+def unsynchronized(context: Context) -> dict[str, Any]:
     """Batch statistics of each replica: finite, the same everywhere afterwards, one answer for one row."""
     model = tiny.compiled(context, lambda: tiny.mlp(lambda: BatchNormalization(momentum=0.5)))
-    result = tiny.fitted(context, model, int(count))
     features, _ = tiny.rows(tiny.BATCH)
-    forward = model.predict(features, batch_size=tiny.BATCH, verbose=0)
-    backward = model.predict(features[::-1], batch_size=tiny.BATCH, verbose=0)[::-1]
-    return {
-        "true/finite": all(np.isfinite(weight).all() for weight in model.get_weights()),
-        "true/one answer for one row": np.allclose(forward, backward, rtol=0, atol=1e-6),
-        "zero/replicas": result["zero/replicas"],
-        "agree/predictions": forward,
-        "exact/count": len(forward),
-    }
+    found: dict[str, Any] = {}
+    for count in (24, 25, 31):
+        result = tiny.fitted(context, model, count)
+        forward = model.predict(features, batch_size=tiny.BATCH, verbose=0)
+        backward = model.predict(features[::-1], batch_size=tiny.BATCH, verbose=0)[::-1]
+        found |= {
+            f"true/finite {count}": all(np.isfinite(weight).all() for weight in model.get_weights()),
+            f"true/one answer for one row {count}": np.allclose(forward, backward, rtol=0, atol=1e-6),
+            f"zero/replicas {count}": result["zero/replicas"],
+            f"agree/predictions {count}": forward,
+            f"exact/count {count}": len(forward),
+        }
+    return found
 
 
 class Recorder(keras.layers.Layer):
@@ -83,33 +90,37 @@ class Recorder(keras.layers.Layer):
 
 
 RANDOM_LAYERS = {
-    "dropout": lambda: keras.layers.Dropout(0.5, seed=3),
-    "noise": lambda: keras.layers.GaussianNoise(1.0, seed=3),
+    "dropout": lambda name: keras.layers.Dropout(0.5, seed=3, name=name),
+    "noise": lambda name: keras.layers.GaussianNoise(1.0, seed=3, name=name),
 }
 
 
-@case("O12", each=RANDOM_LAYERS, layouts=WIDE)
-def random_masks(context: Context, name: str) -> dict[str, Any]:
+@case("randomness", on=WIDE, refused_by=NO_MESH)
+def random_masks(context: Context) -> dict[str, Any]:
     """Replicas draw different numbers, every step draws new ones, and the seed advances once a step."""
-    seen: list[np.ndarray] = []
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in RANDOM_LAYERS}
 
     def build() -> keras.Model:
-        layers = [keras.layers.Input((16,)), RANDOM_LAYERS[name](), Recorder(seen.append)]
-        return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
+        inputs = keras.Input((16,))
+        drawn = {name: layer(name=name)(inputs) for name, layer in RANDOM_LAYERS.items()}
+        recorded = [Recorder(seen[name].append)(value) for name, value in drawn.items()]
+        outputs = keras.layers.Dense(tiny.CLASSES)(keras.layers.Concatenate()(recorded))
+        return tiny.fix_weights(keras.Model(inputs, outputs))
 
     model = tiny.compiled(context, build)
     inputs, labels = np.ones((2 * tiny.BATCH, 16), "float32"), np.zeros(2 * tiny.BATCH, "int64")
     model.fit(inputs, labels, batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
-    # One draw is what one replica drew for its first row in one step: 4 steps on each replica.
-    draws = np.concatenate(context.gather("draws", np.stack([value[0] for value in seen])))
-    return {
-        "true/all draws differ": len(np.unique(draws, axis=0)) == len(draws) == 4 * context.num_replicas,
-        "exact/seed": np.asarray(model.layers[0].seed_generator.state),
-        "zero/replicas": tiny.replica_spread(context, model),
-    }
+    found: dict[str, Any] = {"zero/replicas": tiny.replica_spread(context, model)}
+    for name, values in seen.items():
+        # One draw is what one replica drew for its first row in one step: 4 steps on each replica.
+        draws = np.concatenate(context.gather(name, np.stack([value[0] for value in values])))
+        different = len(np.unique(draws, axis=0)) == len(draws) == 4 * context.num_replicas
+        found[f"true/all draws of {name} differ"] = different
+        found[f"exact/seed of {name}"] = np.asarray(model.get_layer(name).seed_generator.state)
+    return found
 
 
-@case("O12", quick=True)
+@case("randomness", quick=True)
 def same_seed_same_run(context: Context) -> dict[str, Any]:
     """Two runs with the same seed give the same weights bit for bit, shuffling and dropout included."""
     runs = []
@@ -137,22 +148,67 @@ class Sampling(keras.layers.Layer):
 
 LAYERS_BY_ROW = {
     "dropout": lambda: keras.layers.Dropout(0.5),
-    "noise shape": lambda: keras.layers.Dropout(0.5, noise_shape=(None, 1)),
+    "noise_shape": lambda: keras.layers.Dropout(0.5, noise_shape=(None, 1)),
     "noise": lambda: keras.layers.GaussianNoise(1.0),
     "augmentation": _augmentation,
     "unseeded": Sampling,
 }
 
 
-@case("O13", each=LAYERS_BY_ROW, layouts=WIDE, every_item=NARROW, meshes=True)
-def random_by_row(context: Context, name: str) -> dict[str, Any]:
-    """With `random_by_row`, random layers train as on one device; a tail of one row and one of seven."""
+@case("randomness", on=WIDE, every_mesh=True)
+def random_by_row(context: Context) -> dict[str, Any]:
+    """With `random_by_row`, random layers in branches train as on one device; a tail of one row and one of seven."""
+
+    def branch(name: str) -> keras.Model:
+        model = tiny.mlp(LAYERS_BY_ROW[name])
+        model.name = name
+        return model
+
+    def build() -> keras.Model:
+        features = keras.Input((tiny.FEATURES,))
+        return keras.Model(features, {name: branch(name)(features) for name in LAYERS_BY_ROW})
+
     keras.utils.set_random_seed(5)
+    found: dict[str, Any] = {}
     with context.random_by_row():
         # With a rate of 0.5, half a unit in the last place of the first weights grows to 4e-6 on one device already.
         model = tiny.compiled(
-            context, lambda: tiny.mlp(LAYERS_BY_ROW[name]), lambda: keras.optimizers.SGD(0.1)
+            context,
+            build,
+            lambda: keras.optimizers.SGD(0.1),
+            loss=lambda: {name: tiny.crossentropy() for name in LAYERS_BY_ROW},
         )
-        return tiny.fitted(context, model, 25, epochs=2) | {
-            f"{key} 31": value for key, value in tiny.fitted(context, model, 31).items()
-        }
+        for count in (25, 31):
+            features, labels = tiny.rows(count)
+            history = model.fit(
+                features,
+                dict.fromkeys(LAYERS_BY_ROW, labels),
+                batch_size=tiny.BATCH,
+                epochs=2,
+                shuffle=False,
+                verbose=0,
+            )
+            result = tiny.outcome(context, model, history)
+            found |= {f"{key} of {count}": value for key, value in result.items()}
+    return found
+
+
+class Noise(keras.layers.Layer):
+    """Adds numbers from Keras's global, unseeded generator."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
+
+
+@case("randomness", quick=True)
+def unseeded_random(context: Context) -> dict[str, Any]:
+    """A layer that draws from `keras.random` without a seed."""
+    model = tiny.compiled(context, lambda: tiny.mlp(Noise))
+    found = tiny.fitted(context, model, 31)
+    weights = [value for name, value in found.items() if name.startswith("weights/")]
+    return {
+        "true/finite": all(np.isfinite(weight).all() for weight in weights),
+        "exact/iterations": found["exact/iterations"],
+        "zero/replicas": found["zero/replicas"],
+        "agree/weights": np.concatenate([np.ravel(weight) for weight in weights]),
+    }

@@ -1,4 +1,4 @@
-"""O16: every row of the data is trained on exactly once in an epoch, whatever it comes from."""
+"""Every row of the data is trained on exactly once in an epoch, whatever it comes from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfdist._internals.contract import current_step
 from tfdist.data.rows import rows_dataset
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import BASE, NARROW, WIDE, case
+from tfdist.parity.registry import NARROW, NO_MESH, WIDE, case
 
 COUNT = 40
 
@@ -121,7 +121,7 @@ ONE_EPOCH_EACH: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@case("O16", each=ONE_EPOCH_EACH, layouts=BASE, every_item=NARROW)
+@case("rows", each=ONE_EPOCH_EACH, every_item=NARROW, refused_by=NO_MESH)
 def rows_seen(context: Context, source: str) -> dict[str, Any]:
     """The ids trained on in each of two epochs; nobody has set a seed."""
     context.forget_seeds()
@@ -138,7 +138,7 @@ def rows_seen(context: Context, source: str) -> dict[str, Any]:
     return found
 
 
-@case("O16", layouts=WIDE)
+@case("rows", on=WIDE, refused_by=NO_MESH)
 def rows_loaded(context: Context) -> dict[str, Any]:
     """Each row is loaded once, in the process that trains on it; fit, evaluate and predict against one device."""
     loaded: list[np.ndarray] = []
@@ -162,7 +162,7 @@ def rows_loaded(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("O16", layouts=WIDE)
+@case("rows", on=WIDE, refused_by=NO_MESH)
 def rows_seen_by_unequal_workers(context: Context) -> dict[str, Any]:
     """Workers that hold 36 and 12 rows, or 24, 12 and 12, and say so (auto-sharding off)."""
     bounds = {1: [0, 48], 2: [0, 36, 48], 3: [0, 24, 36, 48]}[context.num_processes]

@@ -1,4 +1,4 @@
-"""O1: one step on a global batch is one step on one device, for every kind of model and optimizer."""
+"""One step on a global batch is one step on one device, for every kind of model and optimizer, and for every rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tfdist.parity.context import Context
 from tfdist.parity.registry import NARROW, WIDE, case
 
 
-@case("O1", layouts=WIDE, stock_workers=True, quick=True, meshes=True)
+@case("steps", on=WIDE, stock_workers=True, quick=True, every_mesh=True)
 def sequential(context: Context) -> dict[str, Any]:
     """Sequential model, SGD, even batches."""
     return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]))
 
 
-@case("O1", meshes=True)
+@case("steps")
 def functional(context: Context) -> dict[str, Any]:
     """Functional model with two named inputs, two outputs and loss weights."""
 
@@ -60,7 +60,7 @@ class Subclassed(keras.Model):
         return self.second(self.first(inputs))
 
 
-@case("O1", meshes=True)
+@case("steps")
 def subclassed(context: Context) -> dict[str, Any]:
     """Subclassed model that is built by the first batch."""
     return tiny.fitted(context, tiny.compiled(context, Subclassed), count=30)
@@ -70,15 +70,6 @@ def embedded() -> keras.Model:
     """An embedding of five ids and a dense layer: (batch, 5) ids to (batch, 3) logits."""
     layers = [keras.layers.Input((5,), dtype="int32"), keras.layers.Embedding(11, 4), keras.layers.Flatten()]
     return tiny.fix_weights(keras.Sequential([*layers, keras.layers.Dense(tiny.CLASSES)]))
-
-
-@case("O1", meshes=True)
-def embedding(context: Context) -> dict[str, Any]:
-    """Embedding with repeated ids (sparse gradients), Adam."""
-    model = tiny.compiled(context, embedded, lambda: keras.optimizers.Adam(0.05))
-    ids = np.random.default_rng(0).integers(0, 11, (24, 5)).astype("int32")
-    history = model.fit(ids, tiny.rows(24)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
-    return tiny.outcome(context, model, history)
 
 
 OPTIMIZERS = {
@@ -95,8 +86,47 @@ OPTIMIZERS = {
 }
 
 
-@case("O1", each=OPTIMIZERS, layouts=(*NARROW, "mirrored_4"), meshes=True)
+@case("steps", each=["adam", "momentum"], every_item=NARROW)
+def embedding(context: Context, name: str) -> dict[str, Any]:
+    """Embedding with repeated ids (sparse gradients), a tail of one row."""
+    model = tiny.compiled(context, embedded, OPTIMIZERS[name])
+    ids = np.random.default_rng(0).integers(0, 11, (25, 5)).astype("int32")
+    history = model.fit(ids, tiny.rows(25)[1], batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
+    return tiny.outcome(context, model, history)
+
+
+@case("optimizers", each=OPTIMIZERS, on=(*NARROW, "mirrored_4"), every_mesh=True)
 def optimizer(context: Context, name: str) -> dict[str, Any]:
-    """Optimizer over eight steps."""
+    """Optimizer over nine steps, a tail of one row in each epoch."""
     model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name])
-    return tiny.fitted(context, model, count=48)
+    return tiny.fitted(context, model, 25, epochs=3)
+
+
+@case("uneven", on=WIDE, stock_workers=True, quick=True, every_mesh=True)
+def uneven_rest(context: Context) -> dict[str, Any]:
+    """Every rest r of 12 + r rows, r = 1 to 11, one after the other."""
+    found: dict[str, Any] = {}
+    model = tiny.compiled(context, metrics=["accuracy"])
+    start = model.get_weights()
+    for rest in range(1, tiny.BATCH):
+        model.set_weights(start)
+        result = tiny.fitted(context, model, tiny.BATCH + rest, epochs=1)
+        found |= {f"{key} rest {rest}": value for key, value in result.items()}
+    return found
+
+
+@case("uneven", on=(*NARROW, "mirrored_4"))
+def fewer_rows_than_replicas(context: Context) -> dict[str, Any]:
+    """A whole dataset of one row, so that the very first batch leaves replicas empty; then of two and of three."""
+    model = tiny.compiled(context, metrics=["accuracy"])
+    found: dict[str, Any] = {}
+    for count in (1, 2, 3):
+        result = tiny.fitted(context, model, count)
+        found |= {f"{key} of {count}": value for key, value in result.items()}
+    return found
+
+
+@case("uneven")
+def odd_batch(context: Context) -> dict[str, Any]:
+    """A global batch of 7 that no number of replicas divides."""
+    return tiny.fitted(context, tiny.compiled(context, tiny.mlp), 30, batch_size=7)

@@ -1,4 +1,4 @@
-"""O1 and O2 for attention: a block of Keras layers, tfdist's BERT, and KerasHub's backbones."""
+"""Attention: a block of Keras layers, tfdist's BERT, and KerasHub's backbones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def padded_ids(count: int) -> np.ndarray:
     return ids
 
 
-@case("O1", layouts=NARROW, meshes=True)
+@case("transformers", on=NARROW, every_mesh=True)
 def attention(context: Context) -> dict[str, Any]:
     """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
 
@@ -107,13 +107,13 @@ def _encoder(context: Context, build: Callable[[], keras.Model], deviation: floa
     return tiny.outcome(context, model, history) | {"predict/all": predictions}
 
 
-@case("O2", layouts=WIDE, meshes=True)
+@case("transformers", on=WIDE)
 def bert(context: Context) -> dict[str, Any]:
     """Tfdist's BERT classifier, momentum, clipping, uneven batches."""
     return _encoder(context, _tfdist_bert)
 
 
-@case("O2", layouts=NARROW, meshes=True)
+@case("transformers", on=NARROW)
 def bert_tagger(context: Context) -> dict[str, Any]:
     """Tfdist's BERT with its head for tokens, padding without weight, a vocabulary that divides, uneven batches."""
     model = tiny.compiled(
@@ -150,7 +150,7 @@ HUB: dict[str, Callable[[], keras.Model]] = {
 }
 
 
-@case("O2", each=HUB, layouts=NARROW, requires="keras_hub", meshes=True)
+@case("transformers", each=HUB, on=NARROW, requires="keras_hub")
 def keras_hub_backbone(context: Context, name: str) -> dict[str, Any]:
     """KerasHub's backbones unchanged, momentum, clipping, uneven batches."""
     # With larger weights, DistilBERT in float32 is 1e-5 from itself in float64 on one device already.

@@ -1,4 +1,4 @@
-"""One process of a layout: `python -m tfdist.parity.worker LAYOUT FOLDER CASE...` runs cases in order."""
+"""One process of a topology: `python -m tfdist.parity.run.worker TOPOLOGY FOLDER CASE...` runs cases in order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from tfdist.parity import results
 from tfdist.parity.comparison import kind_of
 from tfdist.parity.context import Context
 from tfdist.parity.registry import Case, all_cases
-from tfdist.parity.topologies import LAYOUTS, Layout
+from tfdist.parity.run import results
+from tfdist.parity.topologies import TOPOLOGIES, Topology, import_module
 
 # Exit codes that the parent knows.
 HANGS = 97
@@ -30,8 +30,8 @@ PEER_GRACE_S = 6.0
 class Watchdog:
     """Ends the process when a case takes longer than its limit, or a peer has already failed in it."""
 
-    def __init__(self, folder: Path, layout: Layout, process_index: int) -> None:
-        self._folder, self._layout, self._process_index = folder, layout, process_index
+    def __init__(self, folder: Path, topology: Topology, process_index: int) -> None:
+        self._folder, self._topology, self._process_index = folder, topology, process_index
         self._case: Case | None = None
         self._deadline = 0.0
         threading.Thread(target=self._watch, daemon=True).start()
@@ -64,7 +64,7 @@ class Watchdog:
                 os._exit(HANGS)
 
     def _peer_failed(self, case: Case) -> bool:
-        peers = (results.read_status(self._folder, case.name, i) for i in range(self._layout.num_processes))
+        peers = (results.read_status(self._folder, case.name, i) for i in range(self._topology.num_processes))
         return any(status is not None and status.outcome != "ok" for status in peers)
 
 
@@ -88,13 +88,13 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
         # Keras says where in the first line and what in the second.
         message = f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
         # A worker of tfdist that fails tells the others, which ends all their collectives for good.
-        told = context.layout.num_processes > 1 and not context.stock
+        told = context.topology.num_processes > 1 and not context.stock
         broken = told or isinstance(error, tf.errors.OpError)
         return results.Status("error", message, time.monotonic() - started, broken), None
     return results.Status("ok", "", time.monotonic() - started), arrays
 
 
-def await_peers(folder: Path, layout: Layout, case: Case) -> bool:
+def await_peers(folder: Path, topology: Topology, case: Case) -> bool:
     """Waits until every process has recorded the case.
 
     Returns:
@@ -102,7 +102,7 @@ def await_peers(folder: Path, layout: Layout, case: Case) -> bool:
     """
     deadline = time.monotonic() + case.limit_s + PEER_GRACE_S
     while True:
-        statuses = [results.read_status(folder, case.name, index) for index in range(layout.num_processes)]
+        statuses = [results.read_status(folder, case.name, index) for index in range(topology.num_processes)]
         known = [status for status in statuses if status is not None]
         if len(known) == len(statuses):
             return len({status.outcome for status in known}) == 1 and not any(
@@ -116,27 +116,33 @@ def await_peers(folder: Path, layout: Layout, case: Case) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Runs the named cases one after the other; a process that must not go on ends with `BROKEN`."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("layout", choices=LAYOUTS)
+    parser.add_argument("topology")
     parser.add_argument("folder", type=Path)
     parser.add_argument("cases", nargs="+")
+    parser.add_argument(
+        "--part", default="all", help="name of this run, for the file that says that it started"
+    )
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE")
     arguments = parser.parse_args(argv)
-    layout, folder = LAYOUTS[arguments.layout], arguments.folder
+    for module in arguments.imports:
+        import_module(module)
+    topology, folder = TOPOLOGIES[arguments.topology], arguments.folder
     process_index = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
 
-    strategy = layout.create_strategy()
+    strategy = topology.create_strategy()
     unseeded = _global_seed()
-    (folder / f"started.{process_index}").touch()
-    watchdog = Watchdog(folder, layout, process_index)
+    (folder / f"started.{arguments.part}.{process_index}").touch()
+    watchdog = Watchdog(folder, topology, process_index)
     cases = all_cases()
     for name in arguments.cases:
         case = cases[name]
         print(f"--- {name}", flush=True)
         watchdog.start(case)
-        context = Context(layout, strategy, process_index, folder / f"{name}.files", unseeded)
+        context = Context(topology, strategy, process_index, folder / f"{name}.files", unseeded)
         status, arrays = run_case(case, context)
         watchdog.stop()
         results.write(folder, name, process_index, status, arrays)
-        if not await_peers(folder, layout, case):
+        if not await_peers(folder, topology, case):
             _leave(BROKEN)
 
 

@@ -1,0 +1,1 @@
+"""Runs parity cases in processes of their own, and reads what they recorded."""
