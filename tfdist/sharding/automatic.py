@@ -45,7 +45,7 @@ _BY_NAME: tuple[tuple[str, Mapping[int, int]], ...] = (
 # What is small beside the rest of such a model, or would make every time step wait for the other devices.
 _WHOLE = (
     (r"(position|segment|token_type)_embeddings?(/|$)", "a small table beside the vocabulary"),
-    (r"(pooler|pooled_dense|logits)/kernel$", "a head, small beside the layers"),
+    (r"(pooler|pooled_dense|logits|probability)/kernel$", "a head, small beside the layers"),
     (r"^bidirectional/(forward|backward)_gru/", "a recurrence, whose every step would wait for the others"),
 )
 

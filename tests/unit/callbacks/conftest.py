@@ -1,34 +1,16 @@
-"""A model small enough to compile in a second, and a way to be another worker for a while."""
+"""The fixtures of `small_model`, and a way to be another worker for a while."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import keras
-import numpy as np
 import pytest
+from small_model import data, model
 
 from tfdist._internals.processes import coordination
-from tfdist._internals.registry import apply_patches
 from tfdist.process import num_processes, process_index, set_process
 
-
-@pytest.fixture
-def model() -> keras.Model:
-    apply_patches()  # as the first strategy of a process does: no test may depend on which ran before
-    keras.utils.set_random_seed(7)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    model.compile(
-        keras.optimizers.SGD(0.1), "mse", metrics=["mae"], run_eagerly=True
-    )  # compiling costs a second
-    return model
-
-
-@pytest.fixture
-def data() -> tuple[np.ndarray, np.ndarray]:
-    """37 examples: 5 steps of 8, the last with 5."""
-    rng = np.random.default_rng(7)
-    return rng.normal(size=(37, 4)).astype("float32"), rng.normal(size=(37, 2)).astype("float32")
+__all__ = ["become_worker", "data", "model"]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfdist.callbacks import LearningRateWarmup, TensorBoard, Throughput
 from tfdist.config.schema import RunConfig
 from tfdist.errors import ConfigError
+from tfdist.measure.gradient_norm import GradientNorm
+from tfdist.measure.step_probe import StepProbe
 
 
 def _read(folder: Path) -> dict[str, list[tuple[int, object]]]:
@@ -30,7 +32,7 @@ class ProbedModel(keras.Model):
 
         @tf.function
         def train_function(iterator):
-            return self.train_step(self.step_probe.get_next(iterator.get_next))
+            return self.train_step(StepProbe.of(self).get_next(iterator.get_next))
 
         self.train_function = train_function
         return train_function
@@ -40,7 +42,7 @@ class ProbedModel(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
         gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.gradient_norm.record(gradients)
+        GradientNorm.of(self.optimizer).record(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return {"loss": loss}
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdist._internals.replica.batches import ReplicaBatch
+from tfdist._internals.replica.cut import OwnShare, ReplicaBatch
+from tfdist._internals.replica.distribution import ReplicaDistribution
 from tfdist.measure.step_probe import StepProbe
 
 
@@ -23,7 +24,7 @@ def _next_of(dataset: tf.data.Dataset, probe: StepProbe):
 def test_counts_examples_and_tokens_that_are_no_padding() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], "int32")
     x = {"token_ids": mask * 5, "segment_ids": mask * 0, "padding_mask": mask}
-    probe = StepProbe(tf.distribute.get_strategy())
+    probe = StepProbe(None)
     step = _next_of(tf.data.Dataset.from_tensor_slices((x, [0, 1, 2])).batch(2), probe)
     batch = step()
     np.testing.assert_array_equal(batch[1], [0, 1])
@@ -33,10 +34,16 @@ def test_counts_examples_and_tokens_that_are_no_padding() -> None:
     assert probe.is_connected
 
 
-def test_padding_rows_of_a_replica_do_not_count() -> None:
-    x = {"token_ids": tf.constant([[7, 7, 0], [7, 0, 0], [7, 7, 7]])}
-    batch = ReplicaBatch((x, tf.zeros(3)), tf.constant(2, tf.int64), tf.constant(5, tf.int64))
-    probe = StepProbe(tf.distribute.get_strategy())
+class _OneReplica(ReplicaDistribution, tf.distribute.OneDeviceStrategy):
+    """The least that places a batch."""
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["global batches", "batches of each worker's own"])
+def test_padding_rows_of_a_replica_do_not_count(owned: bool) -> None:
+    data = {"token_ids": tf.constant([[7, 7, 0], [7, 0, 0], [7, 7, 7]])}, tf.zeros(3)
+    valid = tf.constant(2, tf.int64)
+    batch = OwnShare(data, valid) if owned else ReplicaBatch(data, valid, tf.constant(5, tf.int64))
+    probe = StepProbe(_OneReplica("CPU:0"))
     probe.get_next(lambda: batch)
     assert (probe.read().examples, probe.read().tokens) == (2, 3)
 
@@ -52,7 +59,7 @@ def test_padding_rows_of_a_replica_do_not_count() -> None:
     ids=["dense", "first is None", "ragged", "strings"],
 )
 def test_other_inputs_have_examples_only(x) -> None:
-    probe = StepProbe(tf.distribute.get_strategy())
+    probe = StepProbe(None)
     probe.get_next(lambda: (x, tf.zeros(3)) if not isinstance(x, tuple) else (x, None))
     assert (probe.read().examples, probe.read().tokens) == (3, 0)
 
@@ -65,7 +72,7 @@ def test_waiting_for_the_batch_is_input_time() -> None:
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
     dataset = tf.data.Dataset.range(3).map(late).batch(1).with_options(options)
-    probe = StepProbe(tf.distribute.get_strategy())
+    probe = StepProbe(None)
     step = _next_of(dataset, probe)
     for _ in range(3):
         step()

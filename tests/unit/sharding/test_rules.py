@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tfdist.errors import ConfigError
-from tfdist.sharding.rules import LayoutRules, local_shape, with_axis
+from tfdist.sharding.placement import local_shape, with_axis
+from tfdist.sharding.rules import LayoutRules
 
 MESH = {"batch": 2, "model": 4}
 
@@ -14,8 +15,16 @@ def test_a_rule_gives_its_axes_and_the_rest_stays_whole() -> None:
     rules = LayoutRules({r"up/kernel$": (None, "model")}, MESH)
     assert rules.axes_of("model/up/kernel", (3, 8)) == (None, "model")
     assert rules.axes_of("model/up/bias", (8,)) == (None,)
-    assert rules.replicated == {"model/up/bias": "no rule"}
+    assert rules.reason_whole("model/up/bias", (8,)) == "no rule"
+    assert rules.reason_whole("model/up/kernel", (3, 8)) == ""
     rules.check_all_used(["model/up/kernel"])
+
+
+def test_two_models_of_one_strategy_each_use_the_rules() -> None:
+    rules = LayoutRules({r"up/kernel$": (None, "model")}, MESH)
+    rules.axes_of("teacher/up/kernel", (3, 8))
+    with pytest.raises(ConfigError, match="matches no variable"):
+        rules.check_all_used(["student/down/kernel"])
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tfdist import create_strategy
+from tfdist._internals.contract import step_scope
 from tfdist._internals.fit.global_step import synchronized
 from tfdist._internals.registry import apply_patches
-from tfdist._internals.replica.step import ReplicaStep, replica_step
+from tfdist._internals.replica.step import ReplicaStep
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.models.bert import bert_classifier, build_bert
 from tfdist.models.bert_config import BertConfig
@@ -70,7 +71,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_training_step_is_one_xla_program_of_static_shapes(name: str) -> None:
-    assert module._TPU.static_shapes
+    assert module.TPU.pads_batches
     apply_patches()
     build, inputs = MODELS[name]
     model = build()
@@ -86,7 +87,7 @@ def test_the_training_step_is_one_xla_program_of_static_shapes(name: str) -> Non
     @tf.function(jit_compile=True, autograph=False)
     def step(num_valid: tf.Tensor, labels: tf.Tensor, *leaves: tf.Tensor) -> Any:
         batch = (tf.nest.pack_sequence_as(inputs, leaves), labels)
-        with replica_step(ReplicaStep(num_valid, tf.constant(4, tf.int64), static=True)):
+        with step_scope(ReplicaStep(num_valid, tf.constant(4, tf.int64), padded=True)):
             return on_replica(batch, tf.constant(0.0))
 
     specs = (tf.TensorSpec((), tf.int64), labels, *tf.nest.flatten(inputs))
