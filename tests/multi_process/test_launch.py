@@ -225,6 +225,27 @@ def test_missing_script_and_module(tmp_path):
         assert message in done.stderr
 
 
+def test_start_up_lines_of_tensorflow_are_hidden_and_its_errors_are_not(tmp_path, monkeypatch):
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    body = """
+import tensorflow as tf
+tf.config.list_physical_devices()
+print(float(tf.constant(1.0) + 1), os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+if index == 1 and len(sys.argv) > 1:
+    tf.matmul(tf.ones([2, 3]), tf.ones([2, 3]))
+"""
+    run = Launch(tmp_path, body, "--log-dir", str(tmp_path / "logs"))
+    assert run.finish() == 0
+    assert run.err == ""
+    assert sorted(run.out.splitlines()) == ["[worker 0] 2.0 None", "[worker 1] 2.0 None"]
+    assert "absl::InitializeLog" in (tmp_path / "logs" / "worker_0.log").read_text()  # which keeps all
+    run = Launch(tmp_path, body, args=("fail",))
+    assert run.finish() == 1
+    assert run.err.startswith("[worker 1] Traceback (most recent call last):\n")
+    assert "InvalidArgumentError: " in run.err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_tensorflow_workers_reduce_and_their_own_error_is_told(tmp_path):
     body = """

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import importlib.util
 import os
 import platform
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from tfdist.cli.tensorflow_start import start_up_lines_hidden
 from tfdist.cluster import detect_cluster
 from tfdist.errors import ClusterError
 
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_tensorflow(console: Console, problems: list[str]) -> None:
     """Prints what only TensorFlow and Keras themselves can tell."""
-    with _start_up_log_hidden():
+    with start_up_lines_hidden():
         try:
             import keras
             import tensorflow as tf
@@ -71,20 +70,6 @@ def _show_tensorflow(console: Console, problems: list[str]) -> None:
         )
     _print_rows(console, "Devices", devices)
     _print_patches(console)
-
-
-@contextlib.contextmanager
-def _start_up_log_hidden() -> Iterator[None]:
-    """Drops what TensorFlow's C++ code logs at its start, which no setting silences."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "w") as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def installed_versions() -> dict[str, str]:

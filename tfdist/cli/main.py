@@ -49,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tfdist").setLevel(logging.INFO)
-    # TensorFlow greets with lines about this CPU and drivers that a user of the command cannot act on.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with interruptible():
             return _run(arguments)

@@ -19,6 +19,7 @@ from tfdist.errors import ConfigError, WorkerError
 from tfdist.launch.failure import Failure, first_cause
 from tfdist.launch.plan import WorkerPlan
 from tfdist.launch.screen import Screen, WorkerOutput
+from tfdist.launch.start_up_lines import hides_start_up_lines, is_start_up_line
 
 _POLL_S = 0.05
 # After a failure: time for the others to fail of their own accord, which tells whose error came first; then
@@ -89,7 +90,13 @@ class _Worker:
         for stream, keep in ((self._process.stdout, None), (self._process.stderr, self.stderr)):
             assert stream is not None  # for the type checker: both are pipes
             prefix = f"[{plan.name}] "
-            output = WorkerOutput(screen, prefix, error=keep is not None, shows_progress=shows_progress)
+            output = WorkerOutput(
+                screen,
+                prefix,
+                error=keep is not None,
+                shows_progress=shows_progress,
+                hidden=is_start_up_line if hides_start_up_lines(os.environ) else lambda line: False,
+            )
             reader = threading.Thread(target=self._read, args=(stream, output, keep), daemon=True)
             reader.start()
             self._readers.append(reader)

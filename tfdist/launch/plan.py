@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.cluster.worker_devices import DEVICES_PER_WORKER
 from tfdist.launch.gpus import share_gpus
+from tfdist.launch.start_up_lines import LOG_LEVEL, QUIET_LEVEL, hides_start_up_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def plan_workers(
         local: indices of the workers to start on this host.
         command: program and arguments of every worker.
         num_cpus: cores that the workers of this host share.
-        environ: the launcher's environment; thread settings in it are left as they are.
+        environ: the launcher's environment; settings of threads and of TensorFlow's log in it are left as they are.
         gpus: GPUs that the workers of this host share, as `CUDA_VISIBLE_DEVICES` names them.
         devices_per_worker: devices that each worker uses, or None for its own choice.
 
@@ -63,6 +64,8 @@ def plan_workers(
     shared = {name: value for name, value in _threads(num_cpus, len(local), devices_per_worker or 1).items()}
     shared = {name: value for name, value in shared.items() if name not in environ}
     shared["PYTHONUNBUFFERED"] = "1"  # else the last lines of a killed worker are lost
+    if hides_start_up_lines(environ):
+        shared[LOG_LEVEL] = QUIET_LEVEL
     if devices_per_worker is not None:
         shared[DEVICES_PER_WORKER] = str(devices_per_worker)
     plans = []

@@ -6,6 +6,7 @@ import codecs
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from typing import TextIO
 
 _ESCAPE = re.compile(r"(\x1b\[[0-9;]*[A-Za-z])")
@@ -82,10 +83,20 @@ class WorkerOutput:
         prefix: what stands before each line.
         error: whether the stream is standard error.
         shows_progress: whether this worker's progress bar is the one to show.
+        hidden: says which lines are dropped.
     """
 
-    def __init__(self, screen: Screen, prefix: str, *, error: bool, shows_progress: bool) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        prefix: str,
+        *,
+        error: bool,
+        shows_progress: bool,
+        hidden: Callable[[str], bool] = lambda line: False,
+    ) -> None:
         self._screen, self._prefix, self._error, self._shows_progress = screen, prefix, error, shows_progress
+        self._hidden = hidden
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
         self._dropped = (
@@ -93,7 +104,7 @@ class WorkerOutput:
         )
 
     def feed(self, data: bytes, *, final: bool = False) -> list[str]:
-        """Shows `data`, and returns the complete lines in it that are no progress updates.
+        """Shows `data`, and returns the complete lines in it that are shown and no progress updates.
 
         Args:
             data: what was read.
@@ -110,6 +121,8 @@ class WorkerOutput:
             if dropped and not text:
                 continue
             if update is None:
+                if self._hidden(text):
+                    continue
                 lines.append(text.rstrip("\r"))
                 self._screen.line(self._prefix + lines[-1], error=self._error)
             elif self._shows_progress:
