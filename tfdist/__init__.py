@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "create_strategy": "tfdist.strategies.factory",
     "list_strategies": "tfdist.strategies.factory",
+    "register_strategy": "tfdist.strategies.factory",
     "plan_sharding": "tfdist.planner",
     "sharding_report": "tfdist.sharding.report",
     "callbacks": None,

@@ -244,7 +244,7 @@ def test_a_mesh_or_rules_that_do_not_fit(data, tmp_path, axes, rules, message):
     arguments = [*train(data, tmp_path / "run"), "--strategy", "mesh", "--mesh", axes]
     if rules is not None:
         (tmp_path / "rules.yaml").write_text(rules)
-        arguments += ["--set", f"strategy.layout={tmp_path / 'rules.yaml'}"]
+        arguments += ["--set", f"strategy.layout_map={tmp_path / 'rules.yaml'}"]
     process = start(arguments)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors

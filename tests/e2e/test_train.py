@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -196,6 +198,43 @@ def test_accumulation_steps_limit_float16_and_no_test_split(tmp_path, texts, cap
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     keras.config.set_dtype_policy("float32")
     assert "test" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_a_run_that_ends_amid_an_epoch_says_so(tmp_path, texts, capsys):
+    """Three and a bit executions of four steps: ten steps of the first epoch, and three of the second."""
+    run = tmp_path / "run"
+    arguments = ["--data", str(texts), "--model", "bigru", "--strategy", "one_device", "--epochs", "3"]
+    arguments += ["--global-batch-size", "16", "--max-steps", "13", "--set", "training.steps_per_execution=4"]
+    assert main(["train", *arguments, "--output", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "13 updates in 2 epochs" in out
+    lines = [line for line in out.splitlines() if line.startswith(("Epoch", "10/10", "3/3"))]
+    assert [line.partition(" - ")[0] for line in lines] == ["Epoch 1/2", "10/10", "Epoch 2/2", "3/3"]
+    history = json.loads((run / "metrics.json").read_text())["history"]
+    assert len(history["val_loss"]) == len(history["examples/s"]) == 2
+
+
+def test_evaluate_and_predict_on_a_mesh(text_run, tmp_path):
+    (tmp_path / "lines.txt").write_text("a superb film\nthe plot was awful\nbad\n")
+    chosen = ["--run", str(text_run), "--strategy", "mesh", "--mesh", "batch=2,model=1"]
+    commands = [["evaluate", *chosen], ["predict", *chosen, str(tmp_path / "lines.txt")]]
+    outputs = []
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "tfdist", *command],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ".cc:" not in done.stderr and "absl" not in done.stderr
+        outputs.append(done.stdout)
+    metrics = json.loads((text_run / "metrics.json").read_text())["test"]
+    assert f"test accuracy {metrics['accuracy']:.4f}, test loss {metrics['loss']:.4f}" in outputs[0]
+    labels = [json.loads(line)["label"] for line in outputs[1].splitlines()]
+    assert labels == ["positive", "negative", "negative"]
 
 
 WAYS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tfdist.cli.strategy_flags import add_mesh_flags, given_options
+from tfdist.cli.tensorflow_start import load_tensorflow
 from tfdist.errors import ConfigError
 from tfdist.files import write_text
 
@@ -17,16 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="mlp|bert|bigru|minilm|PATH",
         help="a model by name, or a folder in the Hugging Face layout; its weights are not read",
     )
-    parser.add_argument(
-        "--mesh", required=True, metavar="AXES", help="axes and their sizes, as batch=2,model=2"
-    )
-    parser.add_argument(
-        "--layout", default="auto", metavar="auto|FILE", help="auto, or a YAML file of rules (default: auto)"
-    )
-    parser.add_argument(
-        "--shard-optimizer", action="store_true", help="split the optimizer's state over the batch axis"
-    )
-    parser.add_argument("--shard-weights", action="store_true", help="split weights over the batch axis too")
+    add_mesh_flags(parser)
     parser.add_argument("--picture", metavar="FILE", help="draw it too, as SVG")
     parser.add_argument(
         "--optimizer", default="adamw", metavar="NAME", help="a Keras optimizer, or none (default: adamw)"
@@ -35,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; needs neither the devices of the mesh nor memory for the model."""
+    load_tensorflow()
     import keras  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    from tfdist.config.rules import load_rules  # noqa: PLC0415
-    from tfdist.planner import plan_sharding  # noqa: PLC0415 (loads TensorFlow)
+    from tfdist.planner import plan_sharding  # noqa: PLC0415
+    from tfdist.strategies.factory import read_options  # noqa: PLC0415
 
     optimizer = None
     if args.optimizer != "none":
@@ -49,14 +43,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--optimizer {args.optimizer}: Keras has no such optimizer. Give one as adamw, sgd or lion, or none."
             ) from None
-    report = plan_sharding(
-        _builder(args.model),
-        args.mesh,
-        load_rules(args.layout),
-        args.shard_optimizer,
-        args.shard_weights,
-        optimizer,
-    )
+    mesh = read_options("tfdist plan", plan_sharding, given_options(args))
+    report = plan_sharding(_builder(args.model), optimizer=optimizer, **mesh)
     Console(highlight=False).print(report)
     if args.picture:
         write_text(args.picture, report.to_svg())

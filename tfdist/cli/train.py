@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from tfdist.cli.strategy_flags import add_strategy_flags, given_options, import_modules
+from tfdist.cli.tensorflow_start import load_tensorflow
 from tfdist.config import schema
 from tfdist.config.loader import load_config
 
-# Flag -> key of the configuration. The rest is reached by --set.
+# Flag -> key of the configuration. The strategy has flags of its own, and the rest is reached by --set.
 FLAGS = {
     "--task": "task",
     "--data": "data.path",
@@ -18,10 +20,6 @@ FLAGS = {
     "--max-length": "data.max_length",
     "--model": "model.name",
     "--dropout": "model.dropout",
-    "--strategy": "strategy.name",
-    "--devices": "strategy.devices",
-    "--devices-per-worker": "strategy.devices_per_worker",
-    "--mesh": "strategy.mesh",
     "--learning-rate": "optimizer.learning_rate",
     "--schedule": "optimizer.schedule",
     "--epochs": "training.epochs",
@@ -47,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for flag, key in FLAGS.items():
         add_flag(parser, flag, key)
+    add_strategy_flags(parser)
 
 
 def add_flag(parser: argparse.ArgumentParser, flag: str, key: str) -> None:
@@ -67,8 +66,12 @@ def add_flag(parser: argparse.ArgumentParser, flag: str, key: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains; the output folder then holds logs, the best model, metrics and SavedModels."""
     flags = vars(args)
-    config = load_config(args.config, args.overrides, {key: flags[key] for key in FLAGS.values()})
-    from tfdist.training.run import train  # noqa: PLC0415 (loads TensorFlow)
+    values = {key: flags[key] for key in FLAGS.values()} | {"strategy.name": args.strategy}
+    options = {f"strategy.{option}": given for option, given in given_options(args).items()}
+    config = load_config(args.config, args.overrides, values | options)
+    load_tensorflow()
+    from tfdist.training.run import train  # noqa: PLC0415
 
+    import_modules(args.imports)
     train(config)
     return 0

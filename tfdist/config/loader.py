@@ -2,7 +2,8 @@
 
 The type of a field is decided by the schema and never by YAML: scalars are read as the text that stands in
 the file. So an unquoted `off` stays the word for a text field (YAML 1.1 makes it a boolean), and `1e-5` is a
-number (YAML 1.1 makes it text).
+number (YAML 1.1 makes it text). Keys of the section `strategy` other than its name are kept as they are given: what
+they mean, the strategy says.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
+from yaml.constructor import SafeConstructor
 
-from tfdist.config.schema import RunConfig
+from tfdist.config.schema import Given, RunConfig
 from tfdist.config.values import check_limits, check_value, item_type, misfit, parse_text
 from tfdist.errors import ConfigError, did_you_mean
+
+_STRATEGY = "strategy"
+_OPTIONS = f"{_STRATEGY}.options"
 
 _Setting = tuple[Any, str]
 """A value and where it was given: file and line, or flag."""
@@ -33,7 +38,8 @@ def load_config(
     Args:
         path: YAML file, or None.
         overrides: `--set` arguments, each `section.key=value`.
-        values: explicit flags as `{"section.key": value}`; None means that the flag was not given.
+        values: explicit flags as `{"section.key": value}`; None means that the flag was not given, and a `Given`
+            brings the flag's name.
 
     Raises:
         ConfigError: the file is missing or malformed, a key is unknown, or a value does not fit its field.
@@ -45,10 +51,15 @@ def load_config(
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"--set takes KEY=VALUE, got {override!r}. Write e.g. --set training.epochs=2.")
-        key = key.strip()
-        settings[key] = parse_text(text.strip(), key, _leaf(key, "--set"), "--set"), "--set"
+        key, text = key.strip(), text.strip()
+        if _is_option(key):
+            settings[key] = text, "--set"
+        else:
+            settings[key] = parse_text(text, key, _leaf(key, "--set"), "--set"), "--set"
     for key, value in (values or {}).items():
-        if value is not None:
+        if isinstance(value, Given):
+            settings[key] = value.value, value.origin
+        elif value is not None:
             settings[key] = check_value(value, key, _leaf(key, "flag"), "flag"), "flag"
     config: RunConfig = _build(RunConfig, settings)
     return config
@@ -56,7 +67,11 @@ def load_config(
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the configuration as nested plain dictionaries."""
-    return dataclasses.asdict(config)
+    options = {
+        name: value.value if isinstance(value, Given) else value
+        for name, value in config.strategy.options.items()
+    }
+    return dataclasses.asdict(config) | {_STRATEGY: {"name": config.strategy.name, **options}}
 
 
 def config_to_yaml(config: RunConfig) -> str:
@@ -81,7 +96,15 @@ def _leaves() -> dict[str, Any]:
             else:
                 yield prefix + name, hint
 
-    return dict(walk(RunConfig, ""))
+    leaves = dict(walk(RunConfig, ""))
+    del leaves[_OPTIONS]  # stands for all other keys of its section
+    return leaves
+
+
+def _is_option(key: str) -> bool:
+    """Returns whether `key` is an option of the strategy, which the schema does not know."""
+    section, _, name = key.rpartition(".")
+    return section == _STRATEGY and name.isidentifier() and key not in _leaves()
 
 
 def _sections() -> set[str]:
@@ -128,6 +151,21 @@ def compose(path: Path, cure: str) -> yaml.Node | None:
     return root
 
 
+def construct(node: yaml.Node, path: Path, *, keep_text: bool = False) -> Any:
+    """Returns what YAML makes of a node of `path`; with `keep_text`, of a scalar that is not null its text.
+
+    Raises:
+        ConfigError: A tag is unknown, or a key is no word.
+    """
+    if keep_text and isinstance(node, yaml.ScalarNode) and not _is_null(node):
+        return node.value
+    try:
+        return SafeConstructor().construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or node.start_mark
+        raise ConfigError(f"{path}:{mark.line + 1}: {error.problem}. Correct that line.") from None
+
+
 def _read_yaml(path: Path) -> dict[str, _Setting]:
     root = compose(path, "Check --config.")
     if root is None:
@@ -158,7 +196,10 @@ def _flatten(node: yaml.MappingNode, prefix: str, path: Path) -> Iterator[tuple[
                     f"{origin}: {key!r} is a section and needs keys below it, got {value_node.value!r}."
                 )
             continue
-        yield key, (_from_node(value_node, key, _leaf(key, origin), origin), origin)
+        if _is_option(key):
+            yield key, (construct(value_node, path, keep_text=True), origin)
+        else:
+            yield key, (_from_node(value_node, key, _leaf(key, origin), origin), origin)
 
 
 def _is_null(node: yaml.Node) -> bool:
@@ -186,6 +227,12 @@ def _build(section: Any, settings: Mapping[str, _Setting], prefix: str = "") -> 
         hint, key = hints[field.name], prefix + field.name
         if dataclasses.is_dataclass(hint):
             chosen[field.name] = _build(hint, settings, f"{key}.")
+        elif key == _OPTIONS:
+            chosen[field.name] = {
+                name.rpartition(".")[2]: Given(*setting)
+                for name, setting in settings.items()
+                if _is_option(name)
+            }
         elif key in settings:
             value, origin = settings[key]
             check_limits(value, key, field.metadata["at_least"], field.metadata["at_most"], origin)

@@ -5,24 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from yaml.constructor import SafeConstructor
-
-from tfdist.config.loader import compose
+from tfdist.config.loader import compose, construct
 from tfdist.errors import ConfigError
 
 
-def load_rules(layout: str) -> Literal["auto"] | dict[str, list[str | None]]:
-    """Returns what the file named `layout` says, or `"auto"` for that word.
+def load_rules(layout_map: str, origin: str = "layout_map") -> Literal["auto"] | dict[str, list[str | None]]:
+    """Returns what the file named `layout_map` says, or `"auto"` for that word.
+
+    Args:
+        layout_map: `"auto"`, or the path of a YAML file.
+        origin: File and line, or flag, where it was given, for the message.
 
     Raises:
         ConfigError: The file is missing or malformed.
     """
-    if layout == "auto":
+    if layout_map == "auto":
         return "auto"
-    root = compose(Path(layout), "Give auto, or a YAML file of rules.")
-    rules: Any = None if root is None else SafeConstructor().construct_document(root)
+    path = Path(layout_map)
+    root = compose(path, f"Correct {origin}: it takes auto, or a YAML file of rules.")
+    rules: Any = None if root is None else construct(root, path)
     if not isinstance(rules, dict) or not all(isinstance(axes, list) for axes in rules.values()):
         raise ConfigError(
-            f"{layout}: there must be one rule a line, as 'hidden/kernel$: [null, model]'; given: {rules!r}."
+            f"{layout_map}: there must be one rule a line, as 'hidden/kernel$: [null, model]'; given: {rules!r}."
         )
     return rules

@@ -5,6 +5,7 @@ Each field's metadata holds its help text and limits; `loader.py` checks types, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,23 +14,30 @@ def _option(default: Any, help: str, at_least: float | None = None, at_most: flo
     return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
 
 
+@dataclass(frozen=True)
+class Given:
+    """What was given for an option of a strategy; what it means, the strategy's own signature says.
+
+    Attributes:
+        value: The text that stands in a file or flag; None for null; what YAML makes of a sequence or mapping.
+        origin: File and line, or flag, for messages. Two that differ in it alone are equal.
+    """
+
+    value: Any
+    origin: str = field(compare=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
-    """Which strategy distributes the run, and its options."""
+    """Which strategy distributes the run, and its options.
+
+    Attributes:
+        options: Every key of the section but `name`, as `Given` or as a Python value. They are checked against the
+            strategy's signature when it is created, so that a new strategy changes nothing here.
+    """
 
     name: str = _option("auto", "strategy by name, or auto")
-    devices: int | None = _option(None, "local devices for mirrored (default: all)", at_least=1)
-    devices_per_worker: int | None = _option(
-        None, "devices of each worker for multi_worker_mirrored", at_least=1
-    )
-    communication: Literal["auto", "ring", "nccl"] = _option("auto", "collective implementation")
-    timeout_s: float = _option(300.0, "seconds that a collective or a start-up may wait", at_least=1)
-    tpu: str = _option("local", "TPU address, or local")
-    mesh: str | None = _option(None, "axes and sizes for mesh, as batch=2,model=2")
-    layout: str = _option("auto", "mesh: auto, or a YAML file of rules, as tfdist plan takes")
-    shard_optimizer: bool = _option(False, "mesh: split the optimizer's state over the batch axis")
-    shard_weights: bool = _option(False, "mesh: split weights and gradients over the batch axis too")
-    random_by_row: bool = _option(False, "mirrored, workers, mesh: dropout masks as on one device")
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from tfdist.errors import ConfigError, did_you_mean
@@ -16,7 +17,9 @@ _WORDS = {
     float: "a finite number",
     bool: "true or false",
     type(None): "null",
+    Any: "text",
 }
+_LISTS = (tuple, list, Sequence)
 
 
 def parse_text(text: str, key: str, hint: Any, origin: str) -> Any:
@@ -25,7 +28,8 @@ def parse_text(text: str, key: str, hint: Any, origin: str) -> Any:
     Args:
         text: what stands in a file or on the command line.
         key: dotted name of the setting, for the message.
-        hint: bool, int, float, str, a Literal, `tuple[X, ...]`, or a union of these with None.
+        hint: bool, int, float, str, Any (text too), a Literal, `tuple[X, ...]`, `Sequence[X]`, or a union of these
+            with None and types that no text stands for.
         origin: file and line, or flag, for the message.
 
     Raises:
@@ -70,7 +74,7 @@ def check_limits(value: Any, key: str, at_least: float | None, at_most: float | 
 def item_type(hint: Any) -> Any:
     """Returns X of `tuple[X, ...]` (also as a member of a union), else None."""
     for option in _options(hint):
-        if get_origin(option) is tuple:
+        if get_origin(option) in _LISTS:
             return get_args(option)[0]
     return None
 
@@ -83,10 +87,11 @@ def misfit(given: str, key: str, hint: Any, origin: str) -> ConfigError:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """Returns the members of a union with None first (its words are no text), or the type itself."""
+    """Returns the members of a union, or the type itself: None first, whose words are no text, and text last."""
     if get_origin(hint) not in (Union, types.UnionType):
         return (hint,)
-    return tuple(sorted(get_args(hint), key=lambda option: option is not type(None)))
+    order = {type(None): 0, str: 2, Any: 3}
+    return tuple(sorted(get_args(hint), key=lambda option: order.get(option, 1)))
 
 
 def _choices(option: Any) -> tuple[Any, ...]:
@@ -97,14 +102,14 @@ def _parse_option(text: str, option: Any) -> Any:
     for choice in _choices(option):
         if str(choice) == text:
             return choice
-    if get_origin(option) is tuple:
+    if get_origin(option) in _LISTS:
         items = [item.strip() for item in text.split(",") if item.strip()]
         return tuple(_parse_option(item, get_args(option)[0]) for item in items)
     if option is type(None) and text.lower() in _NULLS:
         return None
     if option is bool and text.lower() in _BOOLEANS:
         return _BOOLEANS[text.lower()]
-    if option is str:
+    if option in (str, Any):
         return text
     if option in (int, float):
         return _check_option(option(text), option)
@@ -115,7 +120,7 @@ def _check_option(value: Any, option: Any) -> Any:
     for choice in _choices(option):
         if type(value) is type(choice) and value == choice:
             return value
-    if get_origin(option) is tuple and isinstance(value, (list, tuple)):
+    if get_origin(option) in _LISTS and isinstance(value, (list, tuple)):
         return tuple(_check_option(item, get_args(option)[0]) for item in value)
     if option is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
@@ -134,6 +139,6 @@ def _describe(hint: Any) -> str:
 def _describe_option(option: Any) -> str:
     if _choices(option):
         return "one of " + ", ".join(map(str, _choices(option)))
-    if get_origin(option) is tuple:
+    if get_origin(option) in _LISTS:
         return f"a list, each item {_describe_option(get_args(option)[0])}"
-    return _WORDS[option]
+    return _WORDS[option] if option in _WORDS else str(getattr(option, "__name__", option))

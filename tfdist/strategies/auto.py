@@ -20,10 +20,11 @@ def auto() -> tf.distribute.Strategy:
     gpus = len(tf.config.list_physical_devices("GPU"))
     build: Callable[[], tf.distribute.Strategy]
     if cluster is not None and cluster.num_processes > 1:
-        build, why = MultiWorkerMirrored, f"{cluster.num_processes} processes, from {cluster.source}"
+        name, build = "multi_worker_mirrored", MultiWorkerMirrored
+        why = f"{cluster.num_processes} processes, from {cluster.source}"
     elif gpus > 1:
-        build, why = Mirrored, f"{gpus} GPUs"
+        name, build, why = "mirrored", Mirrored, f"{gpus} GPUs"
     else:
-        build, why = one_device, "one process and no second GPU"
-    LOGGER.info("strategy auto: %s (%s)", build.__module__.rpartition(".")[2], why)
+        name, build, why = "one_device", one_device, "one process and no second GPU"
+    LOGGER.info("strategy auto: %s (%s)", name, why)
     return build()

@@ -1,9 +1,10 @@
-"""`create_strategy`: a strategy by name."""
+"""`create_strategy`: a strategy by name; `register_strategy`: one more name."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,9 @@ import tensorflow as tf
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.registry import apply_patches
 from tfdist.callbacks.chief_aware import adopt_callbacks
+from tfdist.config.rules import load_rules
+from tfdist.config.schema import Given
+from tfdist.config.values import parse_text
 from tfdist.errors import ConfigError, did_you_mean
 
 # Name -> module and function or class; each module is imported when its strategy is asked for.
@@ -22,13 +26,42 @@ _STRATEGIES = {
     "one_device": ("tfdist.strategies.one_device", "one_device"),
     "tpu": ("tfdist.strategies.tpu", "tpu"),
 }
+_registered: dict[str, Callable[..., Any]] = {}
 
-_EXAMPLES = {"mesh": "mesh={'batch': 2, 'model': 2}"}
+# What an option that must be given may look like, in Python and as a flag.
+_EXAMPLES = {"mesh": ("mesh={'batch': 2, 'model': 2}", "--mesh batch=2,model=2")}
 
 
 def list_strategies() -> list[str]:
     """Returns the names that `create_strategy` takes."""
-    return sorted(_STRATEGIES)
+    return sorted([*_STRATEGIES, *_registered])
+
+
+def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -> None:
+    """Adds a strategy of your own, for `create_strategy` and the commands (which import its module by `--import`).
+
+    Args:
+        name: The new name.
+        build: A class or function that returns a strategy. Its keyword arguments are the options; where one is given as
+            text, as on the command line, its annotation says how that is read.
+
+    Raises:
+        ConfigError: The name is taken or no identifier, or `build` cannot be called.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConfigError(
+            f"{name!r} cannot be the name of a strategy; a name is letters, digits and underscores, as 'my_strategy'."
+        )
+    if name in list_strategies():
+        raise ConfigError(
+            f"there is a strategy {name!r} already, beside {list_strategies()}. Give yours another name."
+        )
+    if not callable(build):
+        raise ConfigError(
+            f"register_strategy({name!r}, ...) was given {build!r}, which cannot be called. Give a class or function "
+            "that returns a tf.distribute.Strategy."
+        )
+    _registered[name] = build
 
 
 def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strategy:
@@ -43,32 +76,94 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
         ConfigError: An unknown name or option, or a value that is not allowed.
         ClusterError: The cluster or its description does not fit, or TensorFlow already runs.
     """
-    if name not in _STRATEGIES:
+    build = _builder(name)
+    chosen = read_options(f"the strategy {name!r}", build, options)
+    _check_given(name, build, chosen)
+    strategy = build(**chosen)
+    if not isinstance(strategy, tf.distribute.Strategy):
         raise ConfigError(
-            f"there is no strategy {name!r}; there are {list_strategies()}.{did_you_mean(name, _STRATEGIES)}"
+            f"what was registered as the strategy {name!r} returned {strategy!r}. Have it return a "
+            "tf.distribute.Strategy."
         )
-    module, attribute = _STRATEGIES[name]
-    build = getattr(importlib.import_module(module), attribute)
-    allowed = list(inspect.signature(build).parameters)
-    options = {option: value for option, value in options.items() if value is not None}
-    for option in options:
-        if option not in allowed:
-            raise ConfigError(
-                f"the strategy {name!r} has no option {option!r}; it takes {allowed or 'none'}."
-                f"{did_you_mean(option, allowed)}"
-            )
-    _check_given(name, build, options)
-    strategy = build(**options)
     apply_patches()
     set_callback_adapter(adopt_callbacks)
     return strategy
 
 
-def _check_given(name: str, build: Any, options: dict[str, Any]) -> None:
-    for parameter in inspect.signature(build).parameters.values():
-        if parameter.default is inspect.Parameter.empty and parameter.name not in options:
-            example = _EXAMPLES.get(parameter.name, f"{parameter.name}=...")
+def read_options(owner: str, build: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options as keyword arguments of `build`; those that are None, which means the default, are left out.
+
+    Args:
+        owner: What takes the options, for the message.
+        build: Its parameters are the options, and their annotations say how text is read.
+        options: Python values, and text from a file or flag as `Given`.
+
+    Raises:
+        ConfigError: There is no such option, or a text is not what it takes.
+    """
+    parameters = _parameters(build)
+    allowed = [name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC]
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    chosen = {}
+    for option, value in options.items():
+        if option not in allowed and not takes_all:
+            where = f"{value.origin}: " if isinstance(value, Given) else ""
             raise ConfigError(
-                f"the strategy {name!r} needs the option {parameter.name!r}, which was not given. Say for example "
-                f"create_strategy({name!r}, {example})."
+                f"{where}{owner} has no option {option!r}; it takes {allowed or 'none'}.{did_you_mean(option, allowed)}"
+            )
+        if isinstance(value, Given):
+            value = _read(option, value, parameters.get(option))
+        if value is not None:
+            chosen[option] = value
+    return chosen
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _read(option: str, given: Given, parameter: inspect.Parameter | None) -> Any:
+    if not isinstance(given.value, str):
+        return given.value
+    if option == "layout_map":
+        return load_rules(given.value, given.origin)
+    return parse_text(given.value, option, _type_of(parameter), given.origin)
+
+
+def _type_of(parameter: inspect.Parameter | None) -> Any:
+    """Returns the annotation, or where there is none, the type of the default; text if nothing says it."""
+    if parameter is None:
+        return str
+    if parameter.annotation is not inspect.Parameter.empty and not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    return type(parameter.default) if isinstance(parameter.default, bool | int | float) else str
+
+
+def _parameters(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(build, eval_str=True).parameters
+    except NameError:  # a name that is imported for type checkers only
+        return inspect.signature(build).parameters
+
+
+def _builder(name: str) -> Callable[..., Any]:
+    if name in _registered:
+        return _registered[name]
+    if name not in _STRATEGIES:
+        raise ConfigError(
+            f"there is no strategy {name!r}; there are {list_strategies()}.{did_you_mean(name, list_strategies())} "
+            "One of your own is known once the module that calls tfdist.register_strategy was imported."
+        )
+    module, attribute = _STRATEGIES[name]
+    build: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return build
+
+
+def _check_given(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    for option, parameter in _parameters(build).items():
+        needed = parameter.default is inspect.Parameter.empty and parameter.kind not in _VARIADIC
+        if needed and option not in options:
+            example, flag = _EXAMPLES.get(option, (f"{option}=...", f"--strategy-option {option}=..."))
+            raise ConfigError(
+                f"the strategy {name!r} needs the option {option!r}, which was not given. Say for example "
+                f"create_strategy({name!r}, {example}), or {flag} on the command line."
             )

@@ -8,9 +8,11 @@ import keras
 import tensorflow as tf
 from rich.table import Table
 
+from tfdist._internals.contract import describe, distribution_of
 from tfdist.config.schema import RunConfig
 from tfdist.data.examples import Example
 from tfdist.process import num_processes
+from tfdist.training.arithmetic import Steps
 
 
 def announcement(
@@ -19,12 +21,11 @@ def announcement(
     model: keras.Model,
     splits: Mapping[str, Sequence[Example]],
     names: Sequence[str],
-    num_updates: int,
+    steps: Steps,
 ) -> Table:
     """Returns a table of strategy, devices, batch arithmetic, precision, model, data and output."""
     training = config.training
-    # A mesh is one replica to Keras, and its batch axis is what shares the rows.
-    replicas = getattr(strategy, "axes", {}).get("batch", strategy.num_replicas_in_sync)
+    replicas = row_shards_of(strategy)
     accumulation = training.gradient_accumulation_steps or 1
     per_replica, rest = divmod(training.global_batch_size // accumulation, replicas)
     share = f"{per_replica} or {per_replica + 1}" if rest else str(per_replica)
@@ -33,21 +34,25 @@ def announcement(
         arithmetic += f" x {accumulation} batches accumulated"
     data = ", ".join(f"{len(examples):,} {split}" for split, examples in splits.items())
     if num_processes() > 1:
-        divided = hasattr(strategy, "all_gather_arrays")
+        distribution = distribution_of(strategy)
+        divided = distribution is not None and distribution.prepares_own_rows
         data += "; each process prepares " + ("its own rows" if divided else "all of them")
     rate = f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule}"
+    updates = (
+        f"{steps.num_updates(training.gradient_accumulation_steps):,} updates in {steps.num_epochs} epochs"
+    )
 
     table = Table(show_header=False, title="This run", title_justify="left")
     rows = {
         "task": f"{config.task}, {len(names)} labels",
-        "strategy": _strategy_name(strategy),
+        "strategy": describe(strategy),
         "devices": ", ".join(_devices(strategy)),
         "processes": str(num_processes()),
         "global batch": arithmetic,
         "precision": training.precision,
         "model": f"{config.model.name}, {model.count_params():,} parameters",
         "data": data,
-        "optimizer": f"AdamW, {rate}, {num_updates:,} updates in {training.epochs} epochs",
+        "optimizer": f"AdamW, {rate}, {updates}",
         "output": config.output,
     }
     for name, value in rows.items():
@@ -64,8 +69,7 @@ def _devices(strategy: tf.distribute.Strategy) -> list[str]:
     return [f"{kind}:0"]
 
 
-def _strategy_name(strategy: tf.distribute.Strategy) -> str:
-    if strategy is tf.distribute.get_strategy():
-        return "one_device"
-    axes = getattr(strategy, "axes", {})
-    return " ".join([type(strategy).__name__, *(f"{axis}={size}" for axis, size in axes.items())])
+def row_shards_of(strategy: tf.distribute.Strategy) -> int:
+    """Returns in how many parts the rows of a batch are divided."""
+    distribution = distribution_of(strategy)
+    return strategy.num_replicas_in_sync if distribution is None else distribution.row_shards

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist.config.schema import DataConfig
 from tfdist.data.sharding import shard_indices
 from tfdist.process import num_processes, process_index
@@ -29,9 +30,11 @@ def encode_examples(
     All of them are needed on every worker, since which examples form a batch follows from their lengths, and changes
     with each epoch. A strategy whose processes exchange nothing by themselves (`mesh`) tokenizes all in each.
     """
-    gather: Gather | None = getattr(strategy, "all_gather_arrays", None)
-    if num_processes() == 1 or gather is None or len(examples) < num_processes():
+    distribution = distribution_of(strategy)
+    alone = num_processes() == 1 or len(examples) < num_processes()
+    if alone or distribution is None or not distribution.prepares_own_rows:
         return task.encode(examples, names, tokenizer, data.max_length)
+    gather = distribution.all_gather_arrays
     mine = shard_indices(len(examples), (process_index(), num_processes()))
     own = task.encode([examples[number] for number in mine], names, tokenizer, data.max_length)
     labels: Any = own.labels

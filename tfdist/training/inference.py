@@ -15,8 +15,10 @@ from tfdist.config.schema import RunConfig, StrategyConfig
 from tfdist.data.sources import load_splits
 from tfdist.errors import DataError
 from tfdist.process import is_chief
+from tfdist.strategies.factory import create_strategy
+from tfdist.training.announcement import row_shards_of
+from tfdist.training.arithmetic import batch_size_of
 from tfdist.training.encoding import encode_examples
-from tfdist.training.run import batch_size_of, start_strategy
 from tfdist.training.score import describe, print_score, score
 from tfdist.training.trained import load_run
 
@@ -36,7 +38,7 @@ def evaluate(
     Raises:
         TfdistError: The run folder, the data or the strategy is not usable.
     """
-    strategy = start_strategy(strategy_config)
+    strategy = create_strategy(strategy_config.name, **strategy_config.options)
     with strategy.scope():
         trained = load_run(run)
     data = trained.config.data
@@ -52,7 +54,7 @@ def evaluate(
         encoded,
         trained.names,
         data,
-        _batch_size(trained.config, batch_size, strategy.num_replicas_in_sync),
+        _batch_size(trained.config, batch_size, row_shards_of(strategy)),
     )
     print_score(Console(quiet=not is_chief()), found, split)
     return found
@@ -66,10 +68,10 @@ def predict(
     Raises:
         TfdistError: The run folder, the file or the strategy is not usable.
     """
-    strategy = start_strategy(strategy_config)
+    strategy = create_strategy(strategy_config.name, **strategy_config.options)
     with strategy.scope():
         trained = load_run(run)
-    size = _batch_size(trained.config, batch_size, strategy.num_replicas_in_sync)
+    size = _batch_size(trained.config, batch_size, row_shards_of(strategy))
     lines = _lines(file)
     while chunk := [trained.task.parse_line(line) for line in itertools.islice(lines, LINES_AT_ONCE)]:
         for answer in describe(
@@ -79,10 +81,10 @@ def predict(
                 print(json.dumps(answer, ensure_ascii=False))
 
 
-def _batch_size(config: RunConfig, given: int | None, num_replicas: int) -> int:
+def _batch_size(config: RunConfig, given: int | None, row_shards: int) -> int:
     size = config.training.global_batch_size if given is None else given
     training = dataclasses.replace(config.training, gradient_accumulation_steps=None, global_batch_size=size)
-    return batch_size_of(training, num_replicas)
+    return batch_size_of(training, row_shards)
 
 
 def _lines(file: str) -> Iterator[str]:

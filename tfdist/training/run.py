@@ -5,9 +5,7 @@ Under several processes all make the same calls in the same order; only the chie
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +20,8 @@ from tfdist.callbacks.early_stopping import EarlyStopping
 from tfdist.callbacks.model_checkpoint import ModelCheckpoint
 from tfdist.callbacks.tensorboard import TensorBoard
 from tfdist.callbacks.throughput import Throughput
-from tfdist.config.loader import config_to_yaml, fingerprint
-from tfdist.config.rules import load_rules
-from tfdist.config.schema import RunConfig, StrategyConfig, TrainingConfig
+from tfdist.config.loader import config_to_dict, config_to_yaml, fingerprint
+from tfdist.config.schema import RunConfig
 from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
 from tfdist.data.sources import load_splits
@@ -34,9 +31,11 @@ from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
 from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task
-from tfdist.training.announcement import announcement
+from tfdist.training.announcement import announcement, row_shards_of
+from tfdist.training.arithmetic import Steps, batch_size_of, count_steps
 from tfdist.training.encoding import encode_examples
 from tfdist.training.export import export_model
+from tfdist.training.fitting import fit_steps
 from tfdist.training.model import create_model, create_tokenizer
 from tfdist.training.optimizer import create_optimizer
 from tfdist.training.run_folder import RunFolder
@@ -54,7 +53,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     Raises:
         TfdistError: The configuration, data, model, cluster or output folder is not usable.
     """
-    strategy = start_strategy(config.strategy)
+    strategy = create_strategy(config.strategy.name, **config.strategy.options)
     try:
         return _train(config, strategy)
     except Exception as error:
@@ -62,22 +61,11 @@ def train(config: RunConfig) -> dict[str, Any]:
         raise
 
 
-def start_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
-    """Creates the strategy, with the options that differ from their defaults: not every one knows all."""
-    default = StrategyConfig()
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    name = options.pop("name")
-    given = {key: value for key, value in options.items() if value != getattr(default, key)}
-    if "layout" in given:
-        given["layout_map"] = load_rules(given.pop("layout"))
-    return create_strategy(name, **given)
-
-
 def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any]:
     if not config.data.path:
         raise ConfigError("No data was given. Name a file, a folder or tfds:NAME with --data.")
     agree("the configuration of the run", fingerprint(config))
-    batch_size = batch_size_of(config.training, strategy.num_replicas_in_sync)
+    batch_size = batch_size_of(config.training, row_shards_of(strategy))
     folder = _create_folder(config.output)
     keras.utils.set_random_seed(config.training.seed)
     keras.config.set_dtype_policy(PRECISIONS[config.training.precision])
@@ -92,13 +80,12 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
         for split, examples in splits.items()
     }
 
-    num_steps = count_steps(config.training, len(splits["train"]), batch_size)
+    steps = count_steps(config.training, len(splits["train"]), batch_size)
     accumulation = config.training.gradient_accumulation_steps
-    num_updates = max(1, num_steps // (accumulation or 1))
     with strategy.scope():
         model = create_model(config.model, task, tokenizer, len(names))
         model.compile(
-            optimizer=create_optimizer(config.optimizer, num_updates, accumulation),
+            optimizer=create_optimizer(config.optimizer, steps.num_updates(accumulation), accumulation),
             loss=create_loss(),
             weighted_metrics=create_metrics(),
             steps_per_execution=config.training.steps_per_execution,
@@ -106,12 +93,12 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
         # Variables that the optimizer makes in the first step have TensorFlow trace that step twice.
         model.optimizer.build(model.trainable_variables)
     console = Console(quiet=not is_chief())
-    console.print(announcement(config, strategy, model, splits, names, num_updates))
+    console.print(announcement(config, strategy, model, splits, names, steps))
 
     with disk_errors_explained(folder.path):
         if is_chief():
             _write_description(folder, config, names, tokenizer)
-        history = _fit(config, folder, model, tokenizer, encoded, batch_size, num_steps)
+        history = _fit(config, folder, model, tokenizer, encoded, batch_size, steps)
         metrics: dict[str, Any] = {"history": history}
         if "test" in splits:
             found = score(
@@ -144,7 +131,7 @@ def _fit(
     tokenizer: Tokenizer,
     encoded: Mapping[str, Encoded],
     batch_size: int,
-    num_steps: int,
+    steps: Steps,
 ) -> dict[str, list[float]]:
     """Trains, and leaves the model with the weights of its best epoch; returns the history."""
     training = create_dataset(
@@ -159,73 +146,29 @@ def _fit(
     validation = None
     if "validation" in encoded:
         validation = create_dataset(encoded["validation"], tokenizer, config.data, batch_size, model)
-    fit = model.fit(
+    return fit_steps(
+        model,
         training,
+        steps,
+        _callbacks(config, folder, batch_size, steps, validation is not None),
         validation_data=validation,
-        epochs=math.ceil(num_steps / int(training.cardinality())),
-        callbacks=_callbacks(config, folder, batch_size, num_steps, validation is not None),
         shuffle=False,  # the dataset does it
         verbose=_verbosity(),
     )
-    return {name: [float(value) for value in values] for name, values in fit.history.items()}
-
-
-def batch_size_of(training: TrainingConfig, num_replicas: int) -> int:
-    """Returns the examples of one batch: the global batch without the accumulation.
-
-    Raises:
-        ConfigError: The global batch does not divide into batches, or gives a replica nothing to do.
-    """
-    accumulation = training.gradient_accumulation_steps or 1
-    batch_size, rest = divmod(training.global_batch_size, accumulation)
-    if rest:
-        raise ConfigError(
-            f"The global batch size {training.global_batch_size} is no multiple of the {accumulation} "
-            "accumulated batches. Change --global-batch-size or training.gradient_accumulation_steps."
-        )
-    if batch_size < num_replicas:
-        raise ConfigError(
-            f"The global batch size {training.global_batch_size} gives batches of {batch_size} examples, "
-            f"fewer than the {num_replicas} replicas. Give --global-batch-size of at least "
-            f"{num_replicas * accumulation}, or fewer devices."
-        )
-    return batch_size
-
-
-def count_steps(training: TrainingConfig, num_examples: int, batch_size: int) -> int:
-    """Returns the training steps (batches) of the run."""
-    steps = training.epochs * math.ceil(num_examples / batch_size)
-    return steps if training.max_steps is None else min(steps, training.max_steps)
-
-
-class StepLimit(keras.callbacks.Callback):
-    """Ends `fit` after `num_steps` training steps, in the middle of an epoch if need be."""
-
-    def __init__(self, num_steps: int):
-        super().__init__()
-        self._num_steps = num_steps
-        self._done_before = 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._done_before = epoch * self.params["steps"]
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._done_before + batch + 1 >= self._num_steps:
-            self.model.stop_training = True
 
 
 def _callbacks(
-    config: RunConfig, folder: RunFolder, batch_size: int, num_steps: int, has_validation: bool
+    config: RunConfig, folder: RunFolder, batch_size: int, steps: Steps, has_validation: bool
 ) -> list[keras.callbacks.Callback]:
     monitor = "val_loss" if has_validation else "loss"
-    callbacks = [
+    return [
         # First, so that those after it see its number.
         Throughput(batch_size),
         TensorBoard(
             str(folder.logs),
-            update_freq=max(1, num_steps // 100),
+            update_freq=max(1, steps.total // 100),
             profile_batch=config.training.profile_steps or 0,
-            run_config=config,
+            run_config=config_to_dict(config),
             global_batch_size=batch_size,
         ),
         ModelCheckpoint(str(folder.best_model), monitor=monitor, save_best_only=True),
@@ -236,7 +179,6 @@ def _callbacks(
             restore_best_weights=True,
         ),
     ]
-    return callbacks if config.training.max_steps is None else [*callbacks, StepLimit(num_steps)]
 
 
 def _verbosity() -> int:

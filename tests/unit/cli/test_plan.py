@@ -29,7 +29,7 @@ def test_rules_from_a_file(tmp_path, capsys):
         "--picture",
         str(picture),
     ]
-    assert main([*arguments, "--layout", str(tmp_path / "rules.yaml")]) == 0
+    assert main([*arguments, "--layout-map", str(tmp_path / "rules.yaml")]) == 0
     # 784 x 256 and its bias are whole.
     assert f"{(784 * 256 + 256 + 64 * 10 + 10) * 4:,}" in capsys.readouterr().out
     # Four devices, four variables: a frame for each, and rows in quarters where the logits' kernel is.
@@ -44,7 +44,7 @@ def test_rules_from_a_file(tmp_path, capsys):
         (["--mesh", "batch=2,modle=2"], "there is no axis 'modle'"),
         (["--mesh", "model=2", "--shard-weights"], "has none to split over"),
         (["--mesh", "model=2", "--optimizer", "adamm"], "Keras has no such optimizer"),
-        (["--mesh", "model=2", "--layout", "no.yaml"], "no file no.yaml"),
+        (["--mesh", "model=2", "--layout-map", "no.yaml"], "no file no.yaml"),
         (["--mesh", "model=2", "--model", "no/folder"], "no/folder"),
     ],
 )
@@ -66,6 +66,6 @@ def test_a_picture_that_cannot_be_written(tmp_path, capsys):
 )
 def test_malformed_rules(tmp_path, capsys, text, message):
     (tmp_path / "rules.yaml").write_text(text)
-    arguments = ["plan", "--model", "mlp", "--mesh", "model=2", "--layout", str(tmp_path / "rules.yaml")]
+    arguments = ["plan", "--model", "mlp", "--mesh", "model=2", "--layout-map", str(tmp_path / "rules.yaml")]
     assert main(arguments) != 0
     assert message in capsys.readouterr().err

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tfdist.config.loader import config_to_dict, config_to_yaml, fingerprint, load_config
-from tfdist.config.schema import RunConfig
+from tfdist.config.schema import Given, RunConfig
 from tfdist.errors import ConfigError
 
 
@@ -69,7 +69,8 @@ def test_empty_file_and_empty_section_are_the_defaults(write):
         ("training: {epochs: }", 1, ["training.epochs", "None"]),
         ("training: 3", 1, ["'training' is a section", "'3'"]),
         ("training:\n  precision: float23", 2, ["float32, bfloat16, float16", "Did you mean 'float32'"]),
-        ("strategy:\n  communication: off", 2, ["auto, ring, nccl", "'off'"]),
+        ("strategy:\n  mesh: {? [a] : 2}", 2, ["unhashable", "Correct that line"]),
+        ("strategy:\n  a.b: 2", 2, ["unknown key 'strategy.a.b'"]),
         ("data: {shuffle: maybe}", 1, ["true or false", "'maybe'"]),
         ("optimizer: {learning_rate: .nan}", 1, ["finite number"]),
         ("optimizer: {learning_rate: inf}", 1, ["finite number"]),
@@ -122,6 +123,46 @@ def test_override_of_optional_field():
     assert load_config(None, ["training.max_steps=5"]).training.max_steps == 5
     assert load_config(None, ["training.max_steps=null"]).training.max_steps is None
     assert load_config(None, ["output=a=b"]).output == "a=b"
+
+
+def test_every_key_of_the_strategy_but_its_name_is_an_option_as_it_was_given(write):
+    path = write(
+        "strategy:\n"
+        "  name: mesh\n"
+        "  mesh: batch=2,model=2\n"
+        "  communication: off\n"
+        "  timeout_s: 1e2\n"
+        "  devices: [GPU:0, GPU:1]\n"
+        "  layout_map: {kernel$: [null, model]}\n"
+        "  tpu: ~\n"
+    )
+    flags = {"strategy.timeout_s": Given("7", "--timeout"), "strategy.name": None}
+    config = load_config(path, ["strategy.random_by_row=true"], flags)
+    assert config.strategy.name == "mesh"
+    assert {name: (given.value, given.origin) for name, given in config.strategy.options.items()} == {
+        "mesh": ("batch=2,model=2", f"{path}:3"),
+        "communication": ("off", f"{path}:4"),
+        "timeout_s": ("7", "--timeout"),
+        "devices": (["GPU:0", "GPU:1"], f"{path}:6"),
+        "layout_map": ({"kernel$": [None, "model"]}, f"{path}:7"),
+        "tpu": (None, f"{path}:8"),
+        "random_by_row": ("true", "--set"),
+    }
+
+
+def test_options_of_the_strategy_survive_the_round_trip(write):
+    given = [
+        "strategy.name=mesh",
+        "strategy.mesh=batch=2",
+        "strategy.shard_optimizer=yes",
+        "strategy.tpu=null",
+    ]
+    config = load_config(None, given)
+    text = config_to_yaml(config)
+    assert "mesh: batch=2" in text and "options" not in text and "--set" not in text
+    again = load_config(write(text))
+    assert again == config
+    assert fingerprint(again) == fingerprint(config) != fingerprint(load_config(None, given[:-1]))
 
 
 def test_limits_hold_for_overrides_and_flags():

@@ -1,4 +1,5 @@
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +13,11 @@ PARSED = [
     ("none", str | None, None),
     ("2", Literal[1, 2], 2),
     ("7", int | float, 7),
+    ("7", str | int, 7),
+    ("2", int | Sequence[str] | None, 2),
+    ("GPU:0,GPU:1", int | Sequence[str] | None, ("GPU:0", "GPU:1")),
+    ("batch=2", Mapping[str, int] | str | Any, "batch=2"),
+    ("off", Any, "off"),
 ]
 
 
@@ -34,6 +40,7 @@ def test_check(value, hint, checked):
         ("1,x", tuple[int, ...], "a list, each item a whole number"),
         ("3", Literal[1, 2] | None, "one of 1, 2 or null"),
         ("", float, "a finite number"),
+        ("x", Mapping[str, int] | int, "a whole number or Mapping"),
     ],
 )
 def test_misfit_says_what_is_allowed(text, hint, allowed):

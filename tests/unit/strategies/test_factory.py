@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -12,8 +14,10 @@ import pytest
 import tensorflow as tf
 
 import tfdist
+from tfdist.config.schema import Given
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.strategies import factory
 
 
 def test_unknown_name_is_refused_with_a_suggestion() -> None:
@@ -29,6 +33,117 @@ def test_a_missing_option_is_named() -> None:
 def test_unknown_option_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="no option 'device'.*'devices'.*Did you mean 'devices'"):
         tfdist.create_strategy("mirrored", device=2)
+
+
+# Options given as text, of a strategy that was registered.
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(factory, "_registered", {})
+    return tfdist.register_strategy
+
+
+def took(**options: Any) -> dict[str, Any]:
+    """The keyword arguments that a registered strategy gets."""
+    found: dict[str, Any] = {}
+
+    def build(
+        count: int = 1,
+        rate: float = 0.5,
+        fast: bool = False,
+        name_of_it: str | None = None,
+        names: int | Sequence[str] = (),
+        way: Literal["auto", "ring"] = "auto",
+        layout_map: Any = "auto",
+        unannotated=3,  # noqa: ANN001
+    ) -> tf.distribute.Strategy:
+        found.update({name: value for name, value in locals().items() if name in options})
+        return tf.distribute.get_strategy()
+
+    tfdist.register_strategy("taking", build)
+    tfdist.create_strategy("taking", **options)
+    return found
+
+
+def test_text_is_read_by_the_annotation_of_the_builder(register: Any, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("kernel$: [null, model]\n")
+    texts = {
+        "count": "2",
+        "rate": "1e-2",
+        "fast": "yes",
+        "name_of_it": "off",
+        "names": "a, b",
+        "way": "ring",
+        "layout_map": str(tmp_path / "rules.yaml"),
+        "unannotated": "4",
+    }
+    assert took(**{option: Given(text, "--flag") for option, text in texts.items()}) == {
+        "count": 2,
+        "rate": 0.01,
+        "fast": True,
+        "name_of_it": "off",
+        "names": ("a", "b"),
+        "way": "ring",
+        "layout_map": {"kernel$": [None, "model"]},
+        "unannotated": 4,
+    }
+
+
+def test_null_is_the_default_and_what_yaml_nests_stays(register: Any) -> None:
+    assert took(count=Given(None, "run.yaml:3"), names=Given(["a"], "run.yaml:4")) == {
+        "count": 1,
+        "names": ["a"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("count", "two", "run.yaml:3: count must be a whole number, got 'two'"),
+        ("fast", "maybe", "run.yaml:3: fast must be true or false, got 'maybe'"),
+        ("way", "rings", "run.yaml:3: way must be one of auto, ring, got 'rings'. Did you mean 'ring'"),
+        ("cuont", "2", "run.yaml:3: the strategy 'taking' has no option 'cuont'.*Did you mean 'count'"),
+        ("layout_map", "no.yaml", "no file no.yaml. Correct run.yaml:3"),
+    ],
+)
+def test_text_that_does_not_fit_is_refused_with_its_place(
+    register: Any, option: str, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        took(**{option: Given(text, "run.yaml:3")})
+
+
+def test_a_registered_strategy_is_listed_and_made(register: Any) -> None:
+    register("mine", lambda **options: tf.distribute.OneDeviceStrategy(options["place"]))
+    assert "mine" in tfdist.list_strategies() and tfdist.list_strategies() == sorted(tfdist.list_strategies())
+    assert isinstance(
+        tfdist.create_strategy("mine", place=Given("CPU:0", "--strategy-option")),
+        tf.distribute.OneDeviceStrategy,
+    )
+    with pytest.raises(ConfigError, match="Did you mean 'mine'"):
+        tfdist.create_strategy("mien")
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "message"),
+    [
+        ("mirrored", dict, "there is a strategy 'mirrored' already.*another name"),
+        ("my-own", dict, "'my-own' cannot be the name.*letters, digits and underscores"),
+        (3, dict, "3 cannot be the name"),
+        ("mine", "Mirrored", "given 'Mirrored', which cannot be called. Give a class or function"),
+    ],
+)
+def test_what_cannot_be_registered(register: Any, name: Any, build: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        register(name, build)
+    assert factory._registered == {}
+
+
+def test_what_is_no_strategy_is_refused(register: Any) -> None:
+    register("mine", lambda: {})
+    with pytest.raises(ConfigError, match="'mine' returned {}. Have it return a tf.distribute.Strategy"):
+        tfdist.create_strategy("mine")
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,74 @@
+"""How many examples are in a batch, and how many steps in a run: pure numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tfdist.config.schema import TrainingConfig
+from tfdist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The training steps (batches) of a run.
+
+    Attributes:
+        total: In the whole run.
+        of_epoch: In an epoch, a pass over the training split.
+    """
+
+    total: int
+    of_epoch: int
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that the run begins."""
+        return math.ceil(self.total / self.of_epoch)
+
+    @property
+    def num_whole_epochs(self) -> int:
+        """Epochs that the run ends."""
+        return self.total // self.of_epoch
+
+    @property
+    def in_last_epoch(self) -> int:
+        """Steps of the last epoch, which may be fewer than those of the others."""
+        return self.total % self.of_epoch or self.of_epoch
+
+    def num_updates(self, accumulation: int | None) -> int:
+        """Returns the optimizer's updates, each of which takes `accumulation` batches."""
+        return max(1, self.total // (accumulation or 1))
+
+
+def count_steps(training: TrainingConfig, num_examples: int, batch_size: int) -> Steps:
+    """Returns the training steps of the run."""
+    of_epoch = math.ceil(num_examples / batch_size)
+    total = training.epochs * of_epoch
+    return Steps(total if training.max_steps is None else min(total, training.max_steps), of_epoch)
+
+
+def batch_size_of(training: TrainingConfig, row_shards: int) -> int:
+    """Returns the examples of one batch: the global batch without the accumulation.
+
+    Args:
+        training: Global batch size and accumulation.
+        row_shards: In how many parts a batch's rows are divided.
+
+    Raises:
+        ConfigError: The global batch does not divide into batches, or gives a replica nothing to do.
+    """
+    accumulation = training.gradient_accumulation_steps or 1
+    batch_size, rest = divmod(training.global_batch_size, accumulation)
+    if rest:
+        raise ConfigError(
+            f"The global batch size {training.global_batch_size} is no multiple of the {accumulation} "
+            "accumulated batches. Change --global-batch-size or training.gradient_accumulation_steps."
+        )
+    if batch_size < row_shards:
+        raise ConfigError(
+            f"The global batch size {training.global_batch_size} gives batches of {batch_size} examples, "
+            f"fewer than the {row_shards} replicas. Give --global-batch-size of at least "
+            f"{row_shards * accumulation}, or fewer devices."
+        )
+    return batch_size
