@@ -30,10 +30,9 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """Returns padded batches of tokenized examples.
 
-    Every epoch has exactly `ceil(len(features) / global_batch_size)` batches and shows every example once;
-    only the last batch may be smaller. Without `shuffle` the examples keep their order (so predictions line
-    up with them). Under several replicas each batch is cut by the examples' numbers, and each piece assembled by
-    itself.
+    Every epoch has `ceil(len(features) / global_batch_size)` batches and shows every example once; only the last
+    batch may be smaller. Without `shuffle` the examples keep their order. Under several replicas each batch is cut by
+    the examples' numbers, and each piece assembled by itself.
 
     Args:
         features: For each example, arrays of shape (length,), int32, all of one length.
@@ -74,24 +73,25 @@ def make_dataset(
         bucket_step=bucket_step if padding == "bucket" else None,
         seed=seed if shuffle else None,
     )
-
-    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        # The order is drawn in Python, once an epoch; the batches below are TensorFlow's work.
-        order, bounds, lengths = tf.numpy_function(plan.epoch, [epoch], [tf.int64, tf.int64, tf.int64])
-        order = tf.ensure_shape(order, [len(features)])
-        bounds = tf.ensure_shape(bounds, [plan.num_batches, 2])
-        lengths = tf.ensure_shape(lengths, [plan.num_batches])
-        return tf.data.Dataset.from_tensor_slices((bounds, lengths)).map(
-            lambda bound, length: (order[bound[0] : bound[1]], length)
-        )
-
     length_dim = None if padding == "bucket" else max_length
     return ByIndex(
-        batches_of,
+        lambda epoch: _indices(plan, epoch),
         lambda rows, length: store.gather(rows, length, length_dim),
         plan.num_batches,
         Epochs(first_epoch),
     ).dataset()
+
+
+def _indices(plan: BatchPlan, epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the batches of an epoch: numbers of the examples, and padded length in tokens."""
+    # The order is drawn in Python, once an epoch; the batches below are TensorFlow's work.
+    order, bounds, lengths = tf.numpy_function(plan.epoch, [epoch], [tf.int64, tf.int64, tf.int64])
+    order = tf.ensure_shape(order, [len(plan.lengths)])
+    bounds = tf.ensure_shape(bounds, [plan.num_batches, 2])
+    lengths = tf.ensure_shape(lengths, [plan.num_batches])
+    return tf.data.Dataset.from_tensor_slices((bounds, lengths)).map(
+        lambda bound, length: (order[bound[0] : bound[1]], length)
+    )
 
 
 @dataclass(frozen=True)

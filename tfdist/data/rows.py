@@ -48,6 +48,24 @@ def rows_dataset(
     check_at_least(1, num_rows=num_rows, global_batch_size=global_batch_size)
     check_at_least(0, seed=seed, first_epoch=first_epoch)
 
+    load_rows = _as_tensors(load)
+
+    def order_of(epoch: np.int64) -> np.ndarray:
+        if not shuffle:
+            return np.arange(num_rows)
+        return np.random.default_rng([seed, int(epoch)]).permutation(num_rows)
+
+    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.ensure_shape(tf.numpy_function(order_of, [epoch], tf.int64), [num_rows])
+        return tf.data.Dataset.from_tensor_slices(order).batch(global_batch_size)
+
+    num_batches = -(-num_rows // global_batch_size)
+    return ByIndex(indices_of, load_rows, num_batches, Epochs(first_epoch)).dataset()
+
+
+def _as_tensors(load: Callable[[np.ndarray], Any]) -> Callable[[tf.Tensor], Any]:
+    """Returns `load` as a function of tensors, which checks what it gives."""
+
     def arrays(numbers: np.ndarray) -> Any:
         found = tree.map_structure(np.asarray, load(numbers), none_is_leaf=False)
         shapes = [leaf.shape for leaf in tree.flatten(found)]
@@ -73,14 +91,4 @@ def rows_dataset(
         shaped = [tf.ensure_shape(x, [None, *leaf.shape[1:]]) for x, leaf in zip(loaded, leaves, strict=True)]
         return tree.pack_sequence_as(template, shaped)
 
-    def order_of(epoch: np.int64) -> np.ndarray:
-        if not shuffle:
-            return np.arange(num_rows)
-        return np.random.default_rng([seed, int(epoch)]).permutation(num_rows)
-
-    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.ensure_shape(tf.numpy_function(order_of, [epoch], tf.int64), [num_rows])
-        return tf.data.Dataset.from_tensor_slices(order).batch(global_batch_size)
-
-    num_batches = -(-num_rows // global_batch_size)
-    return ByIndex(indices_of, load_rows, num_batches, Epochs(first_epoch)).dataset()
+    return load_rows

@@ -47,7 +47,7 @@ def _check_scope(model: Any) -> None:
         return
     optimizer = getattr(model, "optimizer", None)
     for part in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-        if part is not None and getattr(part, "_distribution_strategy", strategy) is not strategy:
+        if part is not None and part._distribution_strategy is not strategy:
             raise UnsupportedError(
                 f"the optimizer {part.name!r} was made outside of strategy.scope(): its counters are on one device. "
                 "Make the optimizer under `with strategy.scope():`, or compile with its name, as 'adam'."

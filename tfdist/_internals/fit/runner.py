@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import weakref
 from typing import Any
 
 import tensorflow as tf
@@ -15,21 +15,20 @@ from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
 
 
-class GraphIterator(Iterator[Any]):
-    """Placed batches that a compiled function takes by itself.
+# Iterator whose placed batches a compiled function takes by itself -> how many are left, if known.
+_remaining: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
+
+
+def in_graph(iterator: Any, num_batches: int | None = None) -> Any:
+    """Returns an iterator of `tf.distribute`, noted as one that a compiled function takes batches from by itself.
 
     Args:
-        graph: An iterator of `tf.distribute`.
-        remaining: How many batches are left, if known; then several steps run in one call without asking whether
-            there are data left.
+        iterator: Over placed batches.
+        num_batches: How many there are, if known; then several steps run in one call without asking whether there
+            are data left.
     """
-
-    def __init__(self, graph: Any, remaining: int | None = None) -> None:
-        self.graph = graph
-        self.remaining = remaining
-
-    def __next__(self) -> Any:
-        return next(self.graph)
+    _remaining[iterator] = num_batches
+    return iterator
 
 
 class _Logs:
@@ -130,17 +129,18 @@ class StepRunner:
 
     def _execute(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
         count = self._model.steps_per_execution
-        if not isinstance(iterator, GraphIterator):
+        if iterator not in _remaining:
             return self._batch_by_batch(iterator, wants_stop, count)
         if count == 1:
-            return self._next_step(iterator.graph, wants_stop)
-        if iterator.remaining is None or self._model.run_eagerly:
-            return self._until_end(iterator.graph, wants_stop, count)
-        if iterator.remaining == 0:
+            return self._next_step(iterator, wants_stop)
+        remaining = _remaining[iterator]
+        if remaining is None or self._model.run_eagerly:
+            return self._until_end(iterator, wants_stop, count)
+        if remaining == 0:
             raise StopIteration
-        count = min(count, iterator.remaining)
-        iterator.remaining -= count
-        return self._several_steps(iterator.graph, wants_stop, tf.constant(count))
+        count = min(count, remaining)
+        _remaining[iterator] = remaining - count
+        return self._several_steps(iterator, wants_stop, tf.constant(count))
 
     def _batch_by_batch(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
         logs = None

@@ -1,7 +1,7 @@
 """Everything that the rest of a training run depends on, by name.
 
-Each part can be read and set. Whoever sets all of them, in a model that was built alike, goes on as if the run had never
-been interrupted; the position within an epoch is the caller's, who skips the batches that are done.
+Each part can be read and set. Whoever sets all of them, in a model that was built alike, goes on as if the run had
+never been interrupted; the position within an epoch is the caller's, who skips the batches that are done.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def named_state(
     by_index = None if dataset is None else by_index_of(dataset)
     if by_index is not None:
         epochs = by_index.epochs
-        parts["data/epoch"] = StatePart(lambda: epochs.next, lambda value: setattr(epochs, "next", int(value)))
+        parts["data/epoch"] = StatePart(
+            lambda: epochs.next, lambda value: setattr(epochs, "next", int(value))
+        )
     for index, callback in enumerate(callbacks):
         if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
             name = f"callbacks/{index}/{type(callback).__name__}"

@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 from tensorflow.experimental import dtensor
+from tensorflow.python.eager import context
 
 from tfdist._internals.mesh.check import check_dtensor
-from tfdist._internals.mesh.memory_optimizer import switch_off_memory_optimizer
 from tfdist._internals.processes.start import join_cluster, start_mesh_cluster
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.devices import local_devices
@@ -29,7 +31,7 @@ def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: 
     Raises:
         ClusterError: The processes cannot share the devices, TensorFlow already runs, or DTensor is not safe to use.
     """
-    switch_off_memory_optimizer()
+    _switch_off_memory_optimizer()
     mesh = _create(axes, cluster, timeout_s)
     check_dtensor(mesh)
     return mesh
@@ -62,3 +64,19 @@ def _create(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: flo
     join_cluster(cluster, timeout_s)
     start_mesh_cluster(cluster, timeout_s)
     return dtensor.create_distributed_mesh(list(axes.items()), device_type=kind, local_devices=names)
+
+
+def _switch_off_memory_optimizer() -> None:
+    """Switches TensorFlow's memory optimizer off for the functions that are compiled from now on.
+
+    It works out what a device holds from the shapes of whole variables where a device has a piece: it logs
+    "Incompatible Matrix dimensions" as an error for each product with a split kernel, hundreds of lines for a BERT,
+    and whatever it decides rests on wrong sizes. There is no public switch, and no upstream thread was found.
+    """
+    runtime = context.context()
+    config = config_pb2.ConfigProto()
+    if runtime._config is not None:
+        config.CopyFrom(runtime._config)
+    config.graph_options.rewrite_options.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+    runtime._config = config
+    tf.config.optimizer.set_experimental_options({})  # makes this thread read the configuration again

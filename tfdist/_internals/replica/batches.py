@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.data.experimental.ops.distribute import compute_batch_size
 
-from tfdist._internals.fit.runner import GraphIterator
+from tfdist._internals.fit.runner import in_graph
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist._internals.replica.cut import OwnShare, ReplicaBatch, cut_batch
 from tfdist._internals.replica.device_input import untuned_devices
@@ -66,7 +66,7 @@ class ReplicaBatches:
 
     def __iter__(self) -> Iterator[Any]:
         with untuned_devices():
-            return GraphIterator(iter(self._distributed), self.num_batches)
+            return in_graph(iter(self._distributed), self.num_batches)
 
     def _distribute(self, dataset: tf.data.Dataset) -> Any:
         stream = self._own_pieces(dataset) if self._own_shares else self._pieces_of_global_batches(dataset)

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from tfdist._internals.registry import Patch
+from tfdist._internals.patch import Patch
 
 _local = threading.local()
 
@@ -44,7 +44,7 @@ def _without_tuning(stock: Any) -> Any:
 
 PATCHES = (
     Patch(
-        name="device_input",
+        name="replica.device_input",
         owner=multi_device_iterator_ops,
         attribute="_create_device_dataset",
         make=_without_tuning,

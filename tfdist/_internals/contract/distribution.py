@@ -1,0 +1,179 @@
+"""What `fit` and the patches around it see of a strategy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfdist import process
+from tfdist._internals import keras_state
+from tfdist._internals.contract.step import Step, step_scope
+from tfdist.errors import UnsupportedError
+
+
+class Batches(Protocol):
+    """The batches of an epoch, placed on devices; what Keras iterates in place of a dataset.
+
+    Attributes:
+        element_spec: Of a global batch, as the user gave it.
+        num_batches: Steps of an epoch, the same in all processes; None if unknown or without end.
+    """
+
+    element_spec: Any
+    num_batches: int | None
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Distribution(ABC):
+    """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
+
+    Attributes:
+        name: The public name.
+        saves_together: Whether a process that saves alone would lack pieces of variables.
+        prepares_own_rows: Whether each process can prepare rows of its own and have those of the others by
+            `all_gather_arrays`.
+    """
+
+    name = ""
+    saves_together = False
+    prepares_own_rows = False
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether stock Keras is right under it as it is."""
+        return False
+
+    @property
+    @abstractmethod
+    def row_shards(self) -> int:
+        """In how many parts a batch's rows are divided, over all processes."""
+
+    def describe(self) -> str:
+        """Returns the name, and what else tells two such strategies apart."""
+        return self.name
+
+    @property
+    def process_index(self) -> int:
+        """The index of this process, 0 for the chief."""
+        return process.process_index()
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together."""
+        return process.num_processes()
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and shows the progress bar."""
+        return process.is_chief()
+
+    def prepare(self, model: Any, call: str) -> None:
+        """Makes ready for a `call` of fit, evaluate or predict, or refuses it; no variable can be made in a step."""
+        keras_state.adopt_seed_generator(self)
+
+    def check(self, model: Any) -> None:
+        """Refuses a model that has just been built, if it does not fit."""
+        return None
+
+    @abstractmethod
+    def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
+        """Returns a dataset as batches on the devices.
+
+        Args:
+            dataset: Global batches, the same in every process.
+            num_batches: How many there are, if known.
+            batch_size: Rows of each but the last, if known.
+        """
+
+    @abstractmethod
+    def place(self, data: Any) -> Any:
+        """Returns one global batch of the host on the devices; one that is there stays as it is."""
+
+    @abstractmethod
+    def step_of(self, batch: Any) -> tuple[Step, Any] | None:
+        """Returns the step of what a device was given of a placed batch, and its data; None for anything else."""
+
+    def counted_step(self, data: Any) -> tuple[Step, Any]:
+        """Returns the step of a part's data that the strategy has not placed itself, and these data.
+
+        Raises:
+            UnsupportedError: The strategy takes no such data.
+        """
+        raise UnsupportedError(
+            f"{self.name!r} takes batches that it places itself, and was given data that are distributed already. Give "
+            "fit the dataset as it was before experimental_distribute_dataset."
+        )
+
+    @abstractmethod
+    def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
+        """Returns data and number of valid rows, scalar int64, of each local part of a placed batch."""
+
+    @abstractmethod
+    def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
+        """Returns what Keras calls with an iterator for every execution of training or test steps."""
+
+    @abstractmethod
+    def predictor(
+        self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> Callable[[Any], Any]:
+        """Returns what gives the predictions for a placed batch on the host, without padding and in order.
+
+        Args:
+            model: Its `predict_step` makes them.
+            compiled: Compiles a function, if the model is to be compiled.
+        """
+
+    def settled(self, variables: Sequence[Any]) -> list[tuple[Any, tf.Tensor]]:
+        """Waits for the last step; returns the variables that must be read on the host, with their values there."""
+        return []
+
+    def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
+        """Returns the arrays that the processes hold, in the order of the processes.
+
+        Args:
+            array: Of this process: a numeric dtype and rank 1, the dtype the same everywhere.
+
+        Raises:
+            UnsupportedError: The strategy does not `prepares_own_rows`.
+            WorkerError: A process did not arrive.
+        """
+        raise UnsupportedError(
+            f"processes under {self.name!r} exchange no arrays. Prepare all rows in each of them."
+        )
+
+    def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
+        """Runs `fn` on every part, as `tf.distribute.Strategy.run`.
+
+        Given a placed batch, `fn` gets the part's data alone, and what is patched in Keras knows the part's step.
+        """
+        state = keras_state.capture()
+
+        def in_step(*args: Any, **kwargs: Any) -> Any:
+            with keras_state.restored(state):
+                found = self.step_of(args[0]) if args else None
+                if found is None:
+                    return fn(*args, **kwargs)
+                step, data = found
+                with step_scope(step):
+                    return fn(data, *args[1:], **kwargs)
+
+        return super().run(in_step, args=args, kwargs=kwargs, options=options)  # type: ignore[misc]
+
+
+def distribution_of(strategy: Any) -> Distribution | None:
+    """Returns what `fit` has to see of a strategy; None where Keras needs nothing of tfdist."""
+    return strategy if isinstance(strategy, Distribution) and not strategy.is_stock else None
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Returns the public name of a strategy and what tells it apart, as `mesh batch=2 model=2`."""
+    if isinstance(strategy, Distribution):
+        return strategy.describe()
+    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
+        return "one_device"
+    return type(strategy).__name__
