@@ -249,7 +249,10 @@ WAYS = {
 @pytest.mark.timeout(1200)  # the mesh's unrolled GRU takes long to compile
 @pytest.mark.parametrize(("model", "names"), [("bigru", ["mesh"]), ("bert", list(WAYS))])
 def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
-    """Batches of 14 leave an uneven last one; steps are few, since it is their meaning that is compared."""
+    """Batches of 14 leave an uneven last one, and the second epoch ends after three of its five steps.
+
+    Steps are few, since it is their meaning that is compared.
+    """
     texts = write_texts(tmp_path / "data", train=62, validation=14, test=20)
     ways = {"one_device": [], **{name: WAYS[name] for name in names}}
     found = {}
@@ -257,7 +260,19 @@ def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
         run = tmp_path / name
         environments = worker_environments(2 if name == "multi_worker_mirrored" else 1)
         logs = [tmp_path / f"{name}.{index}.log" for index in range(len(environments))]
-        arguments = ["--data", str(texts), "--model", model, "--dropout", "0", "--epochs", "1"]
+        arguments = [
+            "--data",
+            str(texts),
+            "--model",
+            model,
+            "--dropout",
+            "0",
+            "--epochs",
+            "2",
+            "--max-steps",
+            "8",
+        ]
+        arguments += ["--set", "training.steps_per_execution=2"]
         arguments += [
             "--max-length",
             "6",
@@ -276,9 +291,10 @@ def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
         outputs = [log.read_text() for log in logs]
         assert codes == [0] * len(codes), "\n".join(outputs)
         # Others than the chief print no table and no progress.
-        told = ["This run" in output and "5/5" in output for output in outputs]
+        told = ["This run" in output and "5/5" in output and "3/3" in output for output in outputs]
         assert told == [True, False][: len(codes)]
         found[name] = json.loads((run / "metrics.json").read_text())
+        assert len(found[name]["history"]["loss"]) == 2
     expected = found["one_device"]
     for name in set(ways) - {"one_device"}:
         for log in ("loss", "accuracy", "val_loss", "val_accuracy"):
