@@ -43,6 +43,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="worker processes on all hosts together",
     )
     add("--devices-per-worker", type=_positive, metavar="N", help="devices that each worker trains on")
+    _add_host_flags(parser)
+    add("--timeout", type=_seconds, metavar="S", help="end the run after S seconds (default: no limit)")
+    add(
+        "--exit-timeout",
+        type=_seconds,
+        default=300.0,
+        metavar="S",
+        help="end workers that still run S seconds after the first has ended well (default: %(default)g)",
+    )
+    add("--log-dir", type=Path, metavar="DIR", help="also write each worker's output to DIR/worker_N.log")
+    add("--dry-run", action="store_true", help="print every command with its TF_CONFIG and start nothing")
+    add("-m", "--module", action="store_true", help="SCRIPT is a module, as for `python -m`")
+    add("script", metavar="SCRIPT", help="script to run in every worker")
+    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def _add_host_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which hosts the run has, and where they listen."""
+    add = parser.add_argument
     add("--hosts", metavar="A:2,B:2", help="all hosts of the run, each with its number of workers")
     add(
         "--host-index",
@@ -82,19 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"port of the first worker of each host, the others follow (default: free ports on one host, "
         f"{DEFAULT_PORT} on several)",
     )
-    add("--timeout", type=_seconds, metavar="S", help="end the run after S seconds (default: no limit)")
-    add(
-        "--exit-timeout",
-        type=_seconds,
-        default=300.0,
-        metavar="S",
-        help="end workers that still run S seconds after the first has ended well (default: %(default)g)",
-    )
-    add("--log-dir", type=Path, metavar="DIR", help="also write each worker's output to DIR/worker_N.log")
-    add("--dry-run", action="store_true", help="print every command with its TF_CONFIG and start nothing")
-    add("-m", "--module", action="store_true", help="SCRIPT is a module, as for `python -m`")
-    add("script", metavar="SCRIPT", help="script to run in every worker")
-    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
 
 
 def run(args: argparse.Namespace) -> int:
