@@ -75,12 +75,18 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
             # The user distributed the data: the share of each part is counted here.
             step, data = model.distribute_strategy.counted_step(data)
         with step_scope(step):
-            # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and
-            # the same eager tensor for a value that is reduced already.
-            step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
-            return _global_logs(model, step, step_function(data))
+            return _with_global_logs(model, step, step_function, data, wants_stop)
 
     return on_part
+
+
+def _with_global_logs(
+    model: Any, step: Step, step_function: Callable[[Any], Any], data: Any, wants_stop: tf.Tensor
+) -> dict[str, Any]:
+    # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and the same
+    # eager tensor for a value that is reduced already.
+    step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
+    return _global_logs(model, step, step_function(data))
 
 
 def _global_logs(model: Any, step: Step, logs: Any) -> dict[str, Any]:
@@ -132,6 +138,12 @@ def _share_with_gradients(model: Any, step: Step) -> None:
 
 def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
     """Stock's train_step, with the metrics before the gradients so that their state travels along."""
+    if step.wants_stop is None:  # in a training function of the user's own, which nobody has wrapped
+        logs = _with_global_logs(
+            model, step, lambda data: train_step(model, step, data), data, tf.constant(0.0)
+        )
+        del logs[STOP_KEY]
+        return logs
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
 
     def forward_and_backward() -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -24,6 +25,13 @@ from tfdist._internals.processes.deadline import step_limit
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.sharding.placement import Placement
 from tfdist.sharding.rules import BATCH_AXIS
+
+
+_MAKERS = {
+    "fit": "make_train_function",
+    "evaluate": "make_test_function",
+    "predict": "make_predict_function",
+}
 
 
 class MeshDistribution(Distribution):
@@ -85,9 +93,16 @@ class MeshDistribution(Distribution):
         """Makes ready for a call of fit, evaluate or predict.
 
         Raises:
-            UnsupportedError: A step has failed on a device in this process.
+            UnsupportedError: A step has failed on a device in this process, or the model makes its function itself.
         """
         self._steps.refuse_after_failure()
+        maker = _MAKERS[call]
+        if getattr(type(model), maker) is not getattr(keras.Model, maker):
+            raise UnsupportedError(
+                f"{type(model).__name__} overrides {maker}, and the mesh strategy places each batch on the devices "
+                f"outside of the compiled function, where an own one would keep the first batch for ever. Override "
+                "train_step, test_step or predict_step instead, or train under 'mirrored'."
+            )
         super().prepare(model, call)
 
     def check(self, model: Any) -> None:

@@ -166,3 +166,28 @@ def weight_decay(context: Context) -> dict[str, Any]:
     """Weight decay of SGD, uneven batches."""
     model = tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.1, weight_decay=0.5))
     return tiny.fitted(context, model, COUNT)
+
+
+class OwnFunction(keras.Sequential):
+    """Makes its training function itself, as the Keras guides allow."""
+
+    def make_train_function(self, force: bool = False) -> Any:
+        @tf.function
+        def one_step(iterator: Any) -> Any:
+            strategy = self.distribute_strategy
+            logs = strategy.run(self.train_step, args=(next(iterator),))
+            return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+
+        self.train_function = one_step
+        return one_step
+
+
+@case("contracts", refused_by=("mesh",))
+def own_train_function(context: Context) -> dict[str, Any]:
+    """A model that overrides make_train_function, uneven batches."""
+
+    def build() -> keras.Model:
+        layers = [keras.layers.Input((tiny.FEATURES,)), keras.layers.Dense(tiny.CLASSES)]
+        return tiny.fix_weights(OwnFunction(layers))
+
+    return tiny.fitted(context, tiny.compiled(context, build), 31)

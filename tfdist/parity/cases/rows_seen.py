@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.contract import current_step
+from tfdist._internals.fit import source
 from tfdist.data.rows import rows_dataset
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
@@ -181,3 +182,55 @@ def rows_seen_by_unequal_workers(context: Context) -> dict[str, Any]:
     model.fit(data, epochs=2, validation_data=data, verbose=0, callbacks=[epochs])
     evaluated = model.evaluate(data, verbose=0)
     return {"ids/epoch 0": epochs.ids(0), "ids/epoch 1": epochs.ids(1), "metrics/loss": evaluated}
+
+
+@case("rows", on=WIDE, refused_by=NO_MESH)
+def rows_gathered(context: Context) -> dict[str, Any]:
+    """Of numpy arrays each row is gathered once, in the process that trains on it."""
+    gathered: list[np.ndarray] = []
+    rows_of = source._rows_of
+
+    def record(rows: np.ndarray) -> None:
+        gathered.append(rows)
+
+    def counted(leaf: Any, rows: Any) -> Any:
+        if tf.is_tensor(leaf) and leaf.shape.rank > 1:  # the features, and not the labels beside them
+            tf.numpy_function(record, [rows], [], stateful=True)
+        return rows_of(leaf, rows)
+
+    model = tiny.compiled(context)
+    source._rows_of = counted
+    try:
+        found = tiny.fitted(context, model, 40, epochs=1)
+    finally:
+        source._rows_of = rows_of
+    if context.strategy is None:  # plain Keras, which gathers by itself
+        gathered.append(np.arange(40))
+    return found | {"ids/gathered": np.concatenate(gathered)}
+
+
+@case("rows", refused_by=NO_MESH)
+def order_of_epochs(context: Context) -> dict[str, Any]:
+    """Each epoch of `fit` has its own order, whatever is evaluated or predicted in between."""
+    epochs = EpochIds()
+    model = tiny.compiled(
+        context, lambda: RowRecorder(epochs.record), lambda: keras.optimizers.SGD(0.0), lambda: "mse"
+    )
+    data = by_number(shuffle=True, seed=3)
+    for _ in range(3):
+        model.fit(data, validation_data=data, verbose=0, callbacks=[epochs])
+        if context.strategy is not None:  # plain Keras cannot tell an evaluation from an epoch
+            model.evaluate(data, verbose=0)
+            model.predict(data, verbose=0)
+    in_order = [np.random.default_rng([3, epoch]).permutation(COUNT) for epoch in range(3)]
+    shown = [
+        [set(epochs.ids(epoch)[start : start + tiny.BATCH]) for start in range(0, COUNT, tiny.BATCH)]
+        for epoch in range(3)
+    ]
+    own = [
+        [set(order[start : start + tiny.BATCH]) for start in range(0, COUNT, tiny.BATCH)]
+        for order in in_order
+    ]
+    return {
+        "true/orders": True if context.strategy is None or context.num_processes > 1 else shown == own
+    } | {f"ids/epoch {epoch}": epochs.ids(epoch) for epoch in range(3)}
