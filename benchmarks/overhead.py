@@ -15,7 +15,7 @@ import tensorflow as tf
 from benchmarks import harness
 from benchmarks.workloads import Workload, workloads
 from tfdist import create_strategy
-from tfdist._internals.registry import apply_patches, list_patches
+from tfdist._internals.patches import apply_patches, list_patches
 from tfdist._internals.replica.extended import next_collective_key_base
 
 AIMS = {

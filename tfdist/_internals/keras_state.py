@@ -21,7 +21,7 @@ def capture() -> dict[str, Any]:
     return dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
 
 
-def adopt_seed_generator(strategy: tf.distribute.Strategy) -> None:
+def place_seed_generator(strategy: tf.distribute.Strategy) -> None:
     """Gives the functions of `keras.random` without a seed a generator with a variable on every replica.
 
     One that was made outside of the scope hands on its state, so that draws go on as on one device.

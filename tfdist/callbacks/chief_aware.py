@@ -14,7 +14,7 @@ from tfdist.process import is_chief
 _CHIEF_ONLY = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 
 
-def adopt_callbacks(callbacks: list[Any]) -> list[Any]:
+def chief_aware_callbacks(callbacks: list[Any]) -> list[Any]:
     """Returns the callbacks for this worker; those that are no stock file writers are returned as they are.
 
     A stock `ModelCheckpoint` keeps its identity and becomes tfdist's, so that the script may read its `best` later.

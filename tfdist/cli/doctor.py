@@ -234,7 +234,7 @@ def _print_rows(console: Console, title: str, rows: Iterable[Row]) -> None:
 
 
 def _print_patches(console: Console) -> None:
-    from tfdist._internals.registry import list_patches
+    from tfdist._internals.patches import list_patches
 
     rows = [(patch.name, f"{patch.target}\n{patch.reason}\n{patch.upstream}") for patch in list_patches()]
     _print_rows(console, "Patches of Keras: what is replaced, what stock does wrong, upstream", rows)

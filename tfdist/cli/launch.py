@@ -13,8 +13,8 @@ from tfdist.cluster.hosts import DEFAULT_PORT, number_ports, parse_hosts
 from tfdist.errors import ConfigError, did_you_mean
 from tfdist.launch.gpus import list_gpus
 from tfdist.launch.local import run_workers
-from tfdist.launch.plan import WorkerPlan, plan_workers
 from tfdist.launch.ports import check_ports_free, find_free_ports
+from tfdist.launch.worker_plan import WorkerPlan, plan_workers
 
 _LOCALHOST = "127.0.0.1"
 

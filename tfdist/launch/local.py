@@ -17,9 +17,9 @@ from typing import IO
 
 from tfdist.errors import ConfigError, WorkerError
 from tfdist.launch.failure import Failure, first_cause
-from tfdist.launch.plan import WorkerPlan
 from tfdist.launch.screen import Screen, WorkerOutput
 from tfdist.launch.start_up_lines import hides_start_up_lines, is_start_up_line
+from tfdist.launch.worker_plan import WorkerPlan
 
 _POLL_S = 0.05
 # After a failure: time for the others to fail of their own accord, which tells whose error came first; then

@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._internals.fit.entry import set_callback_adapter
-from tfdist._internals.registry import apply_patches
-from tfdist.callbacks.chief_aware import adopt_callbacks
+from tfdist._internals.patches import apply_patches
+from tfdist.callbacks.chief_aware import chief_aware_callbacks
 from tfdist.config.rules import load_rules
 from tfdist.config.schema import Given
 from tfdist.config.values import parse_text
@@ -86,7 +86,7 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
             "tf.distribute.Strategy."
         )
     apply_patches()
-    set_callback_adapter(adopt_callbacks)
+    set_callback_adapter(chief_aware_callbacks)
     return strategy
 
 

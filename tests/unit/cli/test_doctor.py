@@ -101,7 +101,7 @@ def run(monkeypatch, capsys):
 
 
 def test_healthy_report(run):
-    from tfdist._internals.registry import list_patches
+    from tfdist._internals.patches import list_patches
 
     code, out = run()
     assert code == 0

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tfdist.launch.plan import plan_workers
 from tfdist.launch.screen import Screen, WorkerOutput
 from tfdist.launch.start_up_lines import is_start_up_line
+from tfdist.launch.worker_plan import plan_workers
 
 HIDDEN = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdist._internals.registry import apply_patches
+from tfdist._internals.patches import apply_patches
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfdist import create_strategy
 from tfdist._internals.contract import step_scope
 from tfdist._internals.fit.global_step import synchronized
-from tfdist._internals.registry import apply_patches
+from tfdist._internals.patches import apply_patches
 from tfdist._internals.replica.step import ReplicaStep
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.models.bert import bert_classifier, build_bert

@@ -74,7 +74,7 @@ class Distribution(ABC):
 
     def prepare(self, model: Any, call: str) -> None:
         """Makes ready for a `call` of fit, evaluate or predict, or refuses it; no variable can be made in a step."""
-        keras_state.adopt_seed_generator(self)
+        keras_state.place_seed_generator(self)
 
     def check(self, model: Any) -> None:
         """Refuses a model that has just been built, if it does not fit."""

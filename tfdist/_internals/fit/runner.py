@@ -14,7 +14,6 @@ from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
 
-
 # Iterator whose placed batches a compiled function takes by itself -> how many are left, if known.
 _remaining: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
 

@@ -21,11 +21,10 @@ from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations import OPERATIONS
 from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, place
-from tfdist._internals.processes.deadline import step_limit
+from tfdist._internals.processes.deadline import step_deadline
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.sharding.placement import Placement
 from tfdist.sharding.rules import BATCH_AXIS
-
 
 _MAKERS = {
     "fit": "make_train_function",
@@ -151,7 +150,7 @@ class MeshDistribution(Distribution):
     @contextlib.contextmanager
     def watched_step(self) -> Iterator[None]:
         """Limits the time of a step of several processes, and says what went wrong in it."""
-        with step_limit(self._timeout_s), self._steps.watched():
+        with step_deadline(self._timeout_s), self._steps.watched():
             yield
 
     # Batches and steps.

@@ -20,7 +20,7 @@ _ANSWER_S = 5.0
 
 
 @contextmanager
-def step_limit(limit_s: float) -> Iterator[None]:
+def step_deadline(limit_s: float) -> Iterator[None]:
     """Ends this process, with an error that names who is missing, if the body takes longer than `limit_s` seconds.
 
     Python cannot interrupt a wait in TensorFlow, so that no exception could be raised there.

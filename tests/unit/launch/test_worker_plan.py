@@ -4,7 +4,7 @@ import shlex
 import pytest
 
 from tfdist.errors import ClusterError
-from tfdist.launch.plan import plan_workers
+from tfdist.launch.worker_plan import plan_workers
 
 ADDRESSES = ("a:1", "a:2", "b:1")
 
