@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import shape
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "tfdist").rglob("*.py"))
 INTERNALS = ROOT / "tfdist" / "_internals"
-MAX_LINES = 400
 # Modules of such names take in everything, and layers end there.
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 PRIVATE = ("keras.src", "tensorflow.python", "tensorflow.core", "tensorflow.compiler")
@@ -44,7 +46,7 @@ def imported_modules(tree: ast.Module) -> set[str]:
 def test_imports_run_one_way():
     done = run_python("from importlinter.cli import lint_imports_command; lint_imports_command()")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Contracts: 3 kept, 0 broken." in done.stdout
+    assert "Contracts: 4 kept, 0 broken." in done.stdout
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)
@@ -54,8 +56,62 @@ def test_module_says_what_it_is_for(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)
 def test_module_is_short_and_has_a_telling_name(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert shape.num_lines(path) <= 300
+    assert not [name for name, size in shape.functions(path) if size > 60]
     assert not BANNED_NAMES & {*path.relative_to(ROOT).parent.parts, path.stem}
+
+
+def test_the_whole_has_its_shape():
+    assert statistics.median(map(shape.num_lines, SOURCES)) <= 90
+    assert max(shape.folder_sizes(SOURCES).values()) <= 14
+    assert not shape.circles(shape.imports(SOURCES, ROOT))
+    assert not shape.repeats(SOURCES)
+
+
+def test_every_folder_says_what_lives_there():
+    for folder in shape.folder_sizes(SOURCES):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert text and len(re.findall(r"[.;:](\s|$)", text)) >= 2, folder
+
+
+@pytest.mark.parametrize("room", ["fit", "step"])
+def test_no_patch_asks_which_strategy_is_on(room):
+    asked = [question for path in (INTERNALS / room).glob("*.py") for question in shape.questions(path)]
+    assert not asked
+
+
+def test_a_question_is_seen(tmp_path):
+    code = tmp_path / "patch.py"
+    code.write_text(
+        "isinstance(batch, ReplicaBatch)\nhasattr(strategy, 'mesh')\nx.num_replicas_in_sync == 1\n"
+    )
+    assert len(shape.questions(code)) == 3
+
+
+def test_circles_and_repeats_are_seen(tmp_path):
+    (tmp_path / "tfdist").mkdir()
+    body = "\n".join(f"    number = number + {index}" for index in range(shape.RUN))
+    for name, other in (("one", "two"), ("two", "one")):
+        (tmp_path / "tfdist" / f"{name}.py").write_text(
+            f"from tfdist import {other}\ndef add(number):\n{body}\n"
+        )
+    paths = shape.sources(tmp_path)
+    assert shape.circles(shape.imports(paths, tmp_path)) == ["tfdist.one", "tfdist.two"]
+    assert len(shape.repeats(paths)) == 1
+
+
+def test_every_patch_is_named_as_its_module():
+    from tfdist._internals.patches import list_patches
+
+    for patch in list_patches():
+        assert (INTERNALS / (patch.name.replace(".", "/") + ".py")).exists(), patch.name
+
+
+def test_the_table_of_a_mesh_is_that_of_the_patches():
+    from tfdist._internals.mesh.operations import OPERATIONS
+    from tfdist._internals.step.operations import NAMES
+
+    assert set(OPERATIONS) == NAMES
 
 
 def private_imports(path: Path) -> set[str]:
@@ -76,7 +132,7 @@ def test_internals_of_keras_and_tensorflow_are_left_alone(path):
 
 
 def test_private_imports_are_seen():
-    assert private_imports(INTERNALS / "losses.py") == {"keras.src.losses.loss"}
+    assert private_imports(INTERNALS / "step" / "losses.py") == {"keras.src.losses.loss"}
 
 
 def test_import_of_the_package_loads_no_tensorflow():

@@ -1,1 +1,4 @@
-"""The command line. Each command is one file; none loads TensorFlow before it must."""
+"""The command line: one file a command.
+
+It may use everything; none of its files loads TensorFlow before it must.
+"""

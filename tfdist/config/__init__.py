@@ -1,1 +1,4 @@
-"""Typed configuration of a run; standard library and PyYAML only."""
+"""What a run can be told, typed and read from files and flags.
+
+Standard library and PyYAML only; no TensorFlow.
+"""

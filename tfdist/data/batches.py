@@ -36,20 +36,18 @@ def make_dataset(
 
     Args:
         features: For each example, arrays of shape (length,), int32, all of one length.
-        labels: One class number for each example, shape (examples,); or, for token labels, one int32 array of
-            shape (length,) for each example; or None.
+        labels: Class numbers, shape (examples,); or token labels, an int32 array (length,) for each example; or None.
         global_batch_size: Examples in one step, over all replicas and workers.
         max_length: Longest example that is allowed, in tokens.
         pad_values: For each feature, what fills the padding.
         shuffle: Show the examples in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration; each further one of `fit` counts one more, and so does each
-            that another program makes. `evaluate` and `predict` under a tfdist strategy leave the order as it is.
-        padding: `bucket` forms batches of like lengths (with `shuffle`), each padded to its longest example
-            rounded up to `bucket_step`; `fixed` pads everything to `max_length`.
+        first_epoch: Epoch number of the first iteration; each further one counts one more, but for those of `evaluate`
+            and `predict` under a tfdist strategy.
+        padding: `bucket` pads each batch to its longest example rounded up to `bucket_step`, and with `shuffle` forms
+            batches of like lengths; `fixed` pads everything to `max_length`.
         bucket_step: Lengths of buckets are multiples of this, in tokens.
-        label_pad: Token labels with this value, and the padding of token labels, become class 0 with sample weight
-            0 (the cross-entropy of a negative class would be NaN).
+        label_pad: Token labels of this value, and their padding, become class 0 with sample weight 0.
 
     Returns:
         A dataset of known cardinality. Elements are `x` (without labels), `(x, y)` (one label per example, y
@@ -63,8 +61,7 @@ def make_dataset(
     """
     check_at_least(1, global_batch_size=global_batch_size, max_length=max_length, bucket_step=bucket_step)
     check_at_least(0, seed=seed, first_epoch=first_epoch)
-    if padding not in ("bucket", "fixed"):
-        raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
+    _check_padding(padding)
     store = _flatten(features, labels, max_length, pad_values, label_pad)
     plan = BatchPlan(
         lengths=np.diff(store.row_splits.numpy()),
@@ -74,12 +71,13 @@ def make_dataset(
         seed=seed if shuffle else None,
     )
     length_dim = None if padding == "bucket" else max_length
-    return ByIndex(
-        lambda epoch: _indices(plan, epoch),
-        lambda rows, length: store.gather(rows, length, length_dim),
-        plan.num_batches,
-        Epochs(first_epoch),
-    ).dataset()
+    load = lambda rows, length: store.gather(rows, length, length_dim)  # noqa: E731
+    return ByIndex(lambda epoch: _indices(plan, epoch), load, plan.num_batches, Epochs(first_epoch)).dataset()
+
+
+def _check_padding(padding: str) -> None:
+    if padding not in ("bucket", "fixed"):
+        raise DataError(f"padding is {padding!r}; it must be 'bucket' or 'fixed'.")
 
 
 def _indices(plan: BatchPlan, epoch: tf.Tensor) -> tf.data.Dataset:

@@ -1,4 +1,7 @@
-"""Tools that compare a strategy with one device, for tests and for `tfdist test`."""
+"""Holds strategies against plain Keras on one device: cases, topologies, the table.
+
+Nothing in the package but the command line imports it.
+"""
 
 from tfdist.parity.topologies import Topology, register_topology
 

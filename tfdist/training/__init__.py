@@ -1,1 +1,4 @@
-"""One run from a configuration: the only place that composes strategy, data, model and callbacks."""
+"""One run from a configuration to the files in its folder.
+
+The only place that composes strategy, data, model and callbacks; no loop of its own.
+"""

@@ -1,1 +1,4 @@
-"""The parity cases, one module for each subject; every module is imported by `tfdist.parity.registry`."""
+"""The parity cases, one module for each subject.
+
+Each is a function of a `Context` alone; `tfdist.parity.registry` imports them all.
+"""

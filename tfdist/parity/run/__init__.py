@@ -1,1 +1,4 @@
-"""Runs parity cases in processes of their own, and reads what they recorded."""
+"""Runs parity cases in processes of their own and reads what they recorded.
+
+No case and no strategy is known here by name.
+"""

@@ -21,6 +21,7 @@ class Status:
             process (`"crash"`).
         message: Type and first line of the exception, or what happened.
         seconds: Wall time.
+        cpu_s: Processor time.
         broken: Whether the runtime of the process is unusable afterwards, as after a collective error.
     """
 
@@ -28,6 +29,7 @@ class Status:
     message: str = ""
     seconds: float = 0.0
     broken: bool = False
+    cpu_s: float = 0.0
 
 
 def status_path(folder: Path, case: str, process_index: int) -> Path:

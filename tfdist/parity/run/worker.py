@@ -76,7 +76,7 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
     keras.utils.clear_session()
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(7)
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), time.process_time()
     try:
         arrays = dict(case.run(context))
         for name in arrays:
@@ -91,7 +91,8 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
         told = context.topology.num_processes > 1 and not context.stock
         broken = told or isinstance(error, tf.errors.OpError)
         return results.Status("error", message, time.monotonic() - started, broken), None
-    return results.Status("ok", "", time.monotonic() - started), arrays
+    cpu_s = time.process_time() - cpu_started
+    return results.Status("ok", "", time.monotonic() - started, cpu_s=cpu_s), arrays
 
 
 def await_peers(folder: Path, topology: Topology, case: Case) -> bool:
