@@ -1,16 +1,15 @@
-"""Writes the tree in README.md from the first docstring lines of the modules: `make tree`."""
+"""Writes docs/tree.md, the tree of files, from the first docstring lines of the modules: `make tree`."""
 
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "tree.md"
 # What has no docstring.
 OTHER = {
-    "README.md": "this page",
+    "README.md": "what tfdist is, its two commands, its strategies, and where to read on",
     "ARCHITECTURE.md": "layers, life of one `fit` call, how to add a strategy, model, task or patch",
     "CONTRIBUTING.md": "the commands and rules for changes",
     "CHANGELOG.md": "what changed in each version",
@@ -18,11 +17,21 @@ OTHER = {
     "setup.cfg": "metadata, extras, import contracts, settings of mypy and pytest",
     "ruff.toml": "lint and format rules",
     ".ci/run": "fresh environment, then `make test`",
-    "docs/": "pages on strategies, data, launching, parity, TensorBoard, TPU, and coming from Horovod",
+    "pyproject.toml": "the build system",
+    "LICENSE": "Apache-2.0",
+    "docs/": "one page a subject; parity.md, parallelisms/mesh_layers.md and tree.md are written by tools",
     "notebooks/": "00_quickstart: one device against two; 01_tensor_parallel: a BERT in pieces; executed by the tests",
     "benchmarks/": "step overhead and collectives, measured against plain Keras and stock strategies",
-    "tests/": "architecture, unit (mirrors tfdist/), parity, multi_device, multi_process, e2e",
+    "tests/": "architecture, unit (mirrors tfdist/), parity, canaries (patches), multi_device, multi_process, e2e",
 }
+
+_INTRODUCTION = """# Where what is
+
+<!-- Written by `make tree`; do not edit. -->
+
+Each comment is the first line of the module's docstring. [Architecture](../ARCHITECTURE.md) tells how the parts fit
+together.
+"""
 
 
 def tree_lines() -> list[str]:
@@ -52,13 +61,14 @@ def _summary(path: Path) -> str:
     return docstring.partition("\n")[0].removesuffix(".")
 
 
+def page() -> str:
+    """Returns the text of docs/tree.md."""
+    return _INTRODUCTION + "\n```\n" + "\n".join(tree_lines()) + "\n```\n"
+
+
 def main() -> None:
-    """Replaces the tree in README.md."""
-    block = "```\n" + "\n".join(tree_lines()) + "\n```"
-    text, count = re.subn(r"```\nREADME\.md .*?```", lambda _: block, README.read_text(), flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit("README.md holds no tree that begins with README.md.")
-    README.write_text(text)
+    """Writes docs/tree.md."""
+    PAGE.write_text(page())
 
 
 if __name__ == "__main__":
