@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfdist._internals.contract import distribution_of
+from tfdist._internals.contract import row_shards_of
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.measure.learning_rate import current_learning_rate, has_schedule
 
@@ -71,7 +71,7 @@ class LearningRateWarmup(keras.callbacks.Callback):
                 "keras.optimizers.schedules.CosineDecay(..., warmup_target=..., warmup_steps=...)."
             )
         if self._target is None:  # before a backup puts back a rate from the middle of the warm-up
-            scale = self._row_shards(model) if self.scale_by_replicas else 1
+            scale = row_shards_of(model.distribute_strategy) if self.scale_by_replicas else 1
             self._target = current_learning_rate(model.optimizer) * scale
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -108,10 +108,4 @@ class LearningRateWarmup(keras.callbacks.Callback):
     def _fraction(self) -> float:
         if self.initial_fraction is not None:
             return self.initial_fraction
-        return 1 / self._row_shards(self.model) if self.scale_by_replicas else 0.1
-
-    @staticmethod
-    def _row_shards(model: keras.Model) -> int:
-        strategy = model.distribute_strategy
-        distribution = distribution_of(strategy)
-        return strategy.num_replicas_in_sync if distribution is None else distribution.row_shards
+        return 1 / row_shards_of(self.model.distribute_strategy) if self.scale_by_replicas else 0.1

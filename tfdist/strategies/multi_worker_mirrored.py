@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -50,7 +50,7 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
     def __init__(
         self,
         devices_per_worker: int | None = None,
-        communication: str = "auto",
+        communication: Literal["auto", "ring", "nccl"] = "auto",
         timeout_s: float = 300.0,
         random_by_row: bool = False,
     ) -> None:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from rich.table import Table
 
-from tfdist._internals.contract import describe, distribution_of
+from tfdist._internals.contract import describe, distribution_of, row_shards_of
 from tfdist.config.schema import RunConfig
 from tfdist.data.examples import Example
 from tfdist.process import num_processes
@@ -67,9 +67,3 @@ def _devices(strategy: tf.distribute.Strategy) -> list[str]:
     # The default strategy, which names none: TensorFlow takes the first accelerator.
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return [f"{kind}:0"]
-
-
-def row_shards_of(strategy: tf.distribute.Strategy) -> int:
-    """Returns in how many parts the rows of a batch are divided."""
-    distribution = distribution_of(strategy)
-    return strategy.num_replicas_in_sync if distribution is None else distribution.row_shards

@@ -48,12 +48,12 @@ def count_steps(training: TrainingConfig, num_examples: int, batch_size: int) ->
     return Steps(total if training.max_steps is None else min(total, training.max_steps), of_epoch)
 
 
-def batch_size_of(training: TrainingConfig, row_shards: int) -> int:
+def batch_size_of(training: TrainingConfig, num_replicas: int) -> int:
     """Returns the examples of one batch: the global batch without the accumulation.
 
     Args:
         training: Global batch size and accumulation.
-        row_shards: In how many parts a batch's rows are divided.
+        num_replicas: Replicas over all processes.
 
     Raises:
         ConfigError: The global batch does not divide into batches, or gives a replica nothing to do.
@@ -65,10 +65,10 @@ def batch_size_of(training: TrainingConfig, row_shards: int) -> int:
             f"The global batch size {training.global_batch_size} is no multiple of the {accumulation} "
             "accumulated batches. Change --global-batch-size or training.gradient_accumulation_steps."
         )
-    if batch_size < row_shards:
+    if batch_size < num_replicas:
         raise ConfigError(
             f"The global batch size {training.global_batch_size} gives batches of {batch_size} examples, "
-            f"fewer than the {row_shards} replicas. Give --global-batch-size of at least "
-            f"{row_shards * accumulation}, or fewer devices."
+            f"fewer than the {num_replicas} replicas. Give --global-batch-size of at least "
+            f"{num_replicas * accumulation}, or fewer devices."
         )
     return batch_size

@@ -16,7 +16,6 @@ from tfdist.data.sources import load_splits
 from tfdist.errors import DataError
 from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
-from tfdist.training.announcement import row_shards_of
 from tfdist.training.arithmetic import batch_size_of
 from tfdist.training.encoding import encode_examples
 from tfdist.training.score import describe, print_score, score
@@ -54,7 +53,7 @@ def evaluate(
         encoded,
         trained.names,
         data,
-        _batch_size(trained.config, batch_size, row_shards_of(strategy)),
+        _batch_size(trained.config, batch_size, strategy.num_replicas_in_sync),
     )
     print_score(Console(quiet=not is_chief()), found, split)
     return found
@@ -71,7 +70,7 @@ def predict(
     strategy = create_strategy(strategy_config.name, **strategy_config.options)
     with strategy.scope():
         trained = load_run(run)
-    size = _batch_size(trained.config, batch_size, row_shards_of(strategy))
+    size = _batch_size(trained.config, batch_size, strategy.num_replicas_in_sync)
     lines = _lines(file)
     while chunk := [trained.task.parse_line(line) for line in itertools.islice(lines, LINES_AT_ONCE)]:
         for answer in describe(

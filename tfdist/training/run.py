@@ -31,7 +31,7 @@ from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
 from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task
-from tfdist.training.announcement import announcement, row_shards_of
+from tfdist.training.announcement import announcement
 from tfdist.training.arithmetic import Steps, batch_size_of, count_steps
 from tfdist.training.encoding import encode_examples
 from tfdist.training.export import export_model
@@ -65,7 +65,7 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
     if not config.data.path:
         raise ConfigError("No data was given. Name a file, a folder or tfds:NAME with --data.")
     agree("the configuration of the run", fingerprint(config))
-    batch_size = batch_size_of(config.training, row_shards_of(strategy))
+    batch_size = batch_size_of(config.training, strategy.num_replicas_in_sync)
     folder = _create_folder(config.output)
     keras.utils.set_random_seed(config.training.seed)
     keras.config.set_dtype_policy(PRECISIONS[config.training.precision])

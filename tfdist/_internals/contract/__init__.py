@@ -4,7 +4,22 @@
 strategy has neither, and stays stock.
 """
 
-from tfdist._internals.contract.distribution import Batches, Distribution, describe, distribution_of
+from tfdist._internals.contract.distribution import (
+    Batches,
+    Distribution,
+    describe,
+    distribution_of,
+    row_shards_of,
+)
 from tfdist._internals.contract.step import Step, current_step, step_scope
 
-__all__ = ["Batches", "Distribution", "Step", "current_step", "describe", "distribution_of", "step_scope"]
+__all__ = [
+    "Batches",
+    "Distribution",
+    "Step",
+    "current_step",
+    "describe",
+    "distribution_of",
+    "row_shards_of",
+    "step_scope",
+]

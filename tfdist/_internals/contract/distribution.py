@@ -170,6 +170,11 @@ def distribution_of(strategy: Any) -> Distribution | None:
     return strategy if isinstance(strategy, Distribution) and not strategy.is_stock else None
 
 
+def row_shards_of(strategy: tf.distribute.Strategy) -> int:
+    """Returns in how many parts a batch's rows are divided under any strategy."""
+    return strategy.row_shards if isinstance(strategy, Distribution) else strategy.num_replicas_in_sync
+
+
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns the public name of a strategy and what tells it apart, as `mesh batch=2 model=2`."""
     if isinstance(strategy, Distribution):

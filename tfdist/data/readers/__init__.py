@@ -1,4 +1,5 @@
 """One file for each format of examples.
 
-A reader yields pairs: where an example stands, for messages; the example. No labels are numbered here, and nothing is tokenized.
+A reader yields pairs: where an example stands, for messages; the example. No labels are numbered here, and nothing is
+tokenized.
 """
