@@ -1,8 +1,8 @@
 """Carries Keras's thread-local state into the threads that trace replicas.
 
-Keras keeps the dtype policy, autocast and custom-object scopes and the global seed generator in thread-locals;
-MirroredStrategy traces replicas in threads of its own, where they are all at their defaults: a global
-`mixed_bfloat16` is float32 there, and unseeded `keras.random` functions make a new generator and crash.
+Keras keeps the dtype policy, the scopes of autocast and custom objects, and the global seed generator in thread-locals.
+MirroredStrategy traces replicas in threads of its own, in which these have their defaults. A global `mixed_bfloat16` is
+float32 there, and functions of `keras.random` without a seed make a new generator and crash.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def capture() -> dict[str, Any]:
 
 
 def place_seed_generator(strategy: tf.distribute.Strategy) -> None:
-    """Gives the functions of `keras.random` without a seed a generator with a variable on every replica.
+    """Gives the functions of `keras.random` that are given no seed a generator with a variable on every replica.
 
-    One that was made outside of the scope hands on its state, so that draws go on as on one device.
+    A generator that was made outside of the scope hands on its state, so that draws go on as on one device.
     """
     own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     if own is not None and getattr(own.state.value, "_distribute_strategy", None) is strategy:

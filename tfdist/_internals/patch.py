@@ -1,4 +1,4 @@
-"""What a patch is: one replaced function of Keras or TensorFlow, with its reason; and the two ways to make one."""
+"""What a patch is (one replaced function of Keras or TensorFlow, with its reason), and the two ways to make one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Patch:
 
 
 def in_step(function: Callable[..., Any]) -> Make:
-    """Makes a replacement that inside a step is `function(step, stock, *args, **kwargs)`, and elsewhere stock."""
+    """Returns a maker of replacements: `function(step, stock, *args, **kwargs)` inside a step, stock elsewhere."""
 
     def make(stock: Any) -> Any:
         @functools.wraps(stock)
@@ -73,7 +73,11 @@ def in_step(function: Callable[..., Any]) -> Make:
 
 
 def of_model(function: Callable[..., Any]) -> Make:
-    """Makes a replacement of a model's method: `function(distribution, stock, model, …)`, and without one stock."""
+    """Returns a maker of replacements for a method of a model.
+
+    The replacement calls `function(distribution, stock, model, *args, **kwargs)` if the model's strategy has a
+    `Distribution`, and the stock method if it has none.
+    """
 
     def make(stock: Any) -> Any:
         @functools.wraps(stock)

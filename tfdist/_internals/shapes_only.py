@@ -1,4 +1,4 @@
-"""Models and optimizers built for the paths and shapes of their variables, which get no value."""
+"""Builds a model and its optimizer with paths and shapes for their variables, but without values."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _WAITING = "uninitialized_variables"
 def build_valueless(
     build: Callable[[], keras.Model], optimizer: keras.optimizers.Optimizer | None
 ) -> tuple[keras.Model, dict[str, Any]]:
-    """Returns the model, and for each variable of the optimizer's, by its path, the weight that it belongs to.
+    """Returns the model, and the weight that each variable of the optimizer belongs to, by the variable's path.
 
     Args:
-        build: Builds the model, and assigns nothing to its weights.
-        optimizer: Is built too; of no use afterwards.
+        build: Builds the model. It must not assign values to the weights.
+        optimizer: An optimizer that is built for the model. It cannot be used afterwards.
     """
     references: dict[str, Any] = {}
-    # Keras gives every variable on this list a value at the end of the next stateless scope.
+    # At the end of the next stateless scope, Keras gives a value to every variable on this list.
     waiting = global_state.get_global_attribute(_WAITING, [])
     global_state.set_global_attribute(_WAITING, [])
     try:
@@ -44,5 +44,5 @@ def _note_references(optimizer: Any, references: dict[str, Any]) -> None:
         return variable
 
     optimizer.add_variable_from_reference = add_variable_from_reference
-    # On TensorFlow it is a property of the value.
+    # Stock asks the value of a variable for its key, and these variables have no value.
     optimizer._var_key = id

@@ -19,8 +19,8 @@ class Step:
     the mean of the parts' values, weighted by their share of the rows. So gradients are summed as shares, whoever
     computed the loss, and no loss needs to know how many parts there are.
 
-    This class is the step whose one program has the whole batch: all its shares are whole, and there is nobody to
-    share with. A strategy overrides what is not so with it.
+    This class is the step of one program that has the whole batch. Its share is 1, and there are no other parts to
+    sum with. A strategy overrides the methods for which that is not true.
 
     Args:
         num_valid: Scalar int64, the rows here that count.
@@ -85,7 +85,12 @@ class Step:
         return total
 
     def of_global_mean(self, mean: Any, denominator: Any) -> Any:
-        """Returns a mean over `denominator` elements here so that its share is that of the mean over all of them."""
+        """Returns `mean`, scaled so that the shares of all parts add up to the mean over the elements of all.
+
+        Args:
+            mean: Over the elements of this part.
+            denominator: How many elements, or how much weight, this part has.
+        """
         return mean
 
     def sum(self, values: Sequence[Any]) -> list[Any]:
@@ -101,7 +106,10 @@ class Step:
         return [None if gradient is None else self.share(gradient) for gradient in gradients]
 
     def sum_gradients(self, gradients: Sequence[Any]) -> list[Any]:
-        """Returns the global gradients; those that are global already stay as they are, and None stays None."""
+        """Returns the sums of the gradients over all parts.
+
+        Gradients that an open `update` has summed already stay as they are, and None stays None.
+        """
         if self.gradients_summed:
             return list(gradients)
         return self._sum_shares(self.shares_of(gradients))
@@ -121,7 +129,7 @@ class Step:
     # What a part keeps, and draws.
 
     def stored(self, variable: Any, value: Any) -> Any:
-        """Returns what an assignment keeps; notes that the Keras variable was written."""
+        """Returns the value that an assignment keeps, and notes that the Keras variable was written."""
         self.written.append(variable)
         return value
 
@@ -130,30 +138,39 @@ class Step:
         return seed
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
-        """Returns the rows here of random numbers of which `draw` gives those of the global batch."""
+        """Returns random numbers for the rows of this part, the same for each row as on one device.
+
+        Args:
+            shape: The shape of the numbers for this part, rows first.
+            draw: Returns random numbers of the shape that it is given, such as those of the global batch.
+        """
         return draw(shape)
 
     def op(self, name: str, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Runs the operation `name` of Keras's backend, given the stock function."""
         return stock(*args, **kwargs)
 
-    # What is true while something is open.
+    # Contexts: each changes how the step answers while it is open.
 
     @contextmanager
     def update(self, *, summed: bool) -> Iterator[None]:
-        """Is open around an optimizer's update, whose gradients are shares, or global ones if `summed`."""
+        """Surrounds an optimizer's update.
+
+        Args:
+            summed: Whether the gradients of the update are global already; otherwise they are shares.
+        """
         with self._during(in_update=True, gradients_shared=True, gradients_summed=summed):
             yield
 
     @contextmanager
     def shared_gradients(self) -> Iterator[None]:
-        """While open, gradients given to an optimizer come from a loss that is a share already."""
+        """While open, the loss is a share already, and so are the gradients that an optimizer is given."""
         with self._during(gradients_shared=True):
             yield
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """While open, XLA compiles what is traced, so that nothing can be shared."""
+        """While open, XLA compiles what is traced. It cannot compile a sum over the parts."""
         with self._during(in_compiled=True):
             yield
 

@@ -1,7 +1,8 @@
 """Builds the model from the dataset's element spec.
 
-Stock takes a batch for it: a generator loses what it and the prefetching behind it consumed, text, bool, ragged and
-sparse inputs have no mean to take over the replicas, and several workers crash at once.
+Stock takes a batch from the data to build the model. A generator then loses this batch, and those that were fetched
+ahead of it. Text, Boolean, ragged and sparse inputs crash, because stock takes a mean of the batch over the replicas.
+Several workers always crash.
 """
 
 from __future__ import annotations

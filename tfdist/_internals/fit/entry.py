@@ -1,7 +1,7 @@
-"""`fit`, `evaluate` and `predict` check what would fail later or train wrong, and keep the processes together.
+"""`fit`, `evaluate` and `predict` first check what would fail later or train wrong, and keep the processes together.
 
-Stock shows one progress bar a worker, lets every worker write the same files, and leaves the others waiting for ever
-when one raises an error or stops by itself.
+Stock shows one progress bar for each worker, and lets every worker write the same files. When one worker raises an
+error or stops by itself, the others wait for ever.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from tfdist.process import is_chief, num_processes, process_index
 
 Callbacks = list[Any]
 
-# What turns Keras's file-writing callbacks into ones for several processes. They stand above, in `callbacks`.
+# The function that turns Keras's file-writing callbacks into ones for several processes, if it is set. The package
+# `callbacks` stands above this one, so it cannot be imported here.
 _adapters: list[Callable[[Callbacks], Callbacks]] = []
 
 
@@ -74,13 +75,13 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
 
 
 def _together(stock: Any, settings: tuple[str, ...], model: Any, args: Any, kwargs: Any) -> Any:
-    """Runs a call that all processes make: they meet before it and after it."""
+    """Runs a call that all processes make. They meet before it and after it."""
     bound = inspect.signature(stock).bind(model, *args, **kwargs)
     bound.apply_defaults()
     given = bound.arguments
     if not is_chief():
         given["verbose"] = 0
-    # Within fit, evaluate is given the list that fit has made.
+    # An evaluate inside of fit is given the list of callbacks that fit has made.
     outermost = not isinstance(given.get("callbacks"), keras_callbacks.CallbackList)
     try:
         if outermost:
@@ -88,11 +89,12 @@ def _together(stock: Any, settings: tuple[str, ...], model: Any, args: Any, kwar
             given["callbacks"] = _callbacks(given.get("callbacks"), training=stock.__name__ == "fit")
         result = stock(*bound.args, **bound.kwargs)
         if outermost:
-            # A worker that goes on, and ends, breaks the collectives of one that is late.
+            # If one worker went on and ended, it would break the collectives of another that is late.
             barrier(f"the end of {stock.__name__}")
         return result
     except (SystemExit, KeyboardInterrupt) as error:
-        # An exception may be caught by the script, in all processes alike; these end it (see `processes.end`).
+        # Other exceptions are not reported here: the script may catch them, in all processes alike. These two end
+        # the process (see `processes.end`).
         report_failure(
             f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip()
         )

@@ -1,4 +1,4 @@
-"""`fit` iterates batches that the strategy places; one device shows the epochs of `tfdist.data` in their order."""
+"""`fit` iterates batches that the strategy places; an evaluation leaves the order of training epochs as it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _DistributedByUser:
     def __init__(self, dataset: Any, num_batches: int | None) -> None:
         self._dataset = dataset
         self.num_batches = num_batches
-        # There is one spec for each replica.
+        # The dataset has one spec for each replica, and they are equal.
         self.element_spec = tree.map_structure(
             lambda leaf: getattr(leaf, "_value_specs", (leaf,))[0], dataset.element_spec
         )
@@ -57,7 +57,7 @@ def _placed(stock: Any) -> Any:
 
 
 def _of_current_call(dataset: Any) -> Any:
-    """Returns a dataset of `tfdist.data` so that an evaluation does not change the order of the training."""
+    """Returns the dataset; if it is one of `tfdist.data` and is not trained on, so that its epoch does not advance."""
     training = opens_training()
     by_index = by_index_of(dataset) if isinstance(dataset, tf.data.Dataset) else None
     return dataset if by_index is None or training else by_index.held().dataset()
@@ -73,7 +73,7 @@ def _batches(iterator: Any, distribution: Distribution) -> Any:
 def _agreed(stock: Any) -> Any:
     def reset(self: Any) -> None:
         stock(self)
-        # Stock goes back to what the adapter says, which is this process's own number.
+        # Stock goes back to the adapter's number, which counts the batches of this process alone.
         if distribution_of(self._distribute_strategy) is not None:
             self._num_batches = self._distributed_dataset.num_batches
 

@@ -1,8 +1,8 @@
-"""One train or test step as each part runs it: stock's, plus what the parts must share at its end.
+"""One train or test step as each part runs it: stock's step, and then the sum of what the parts share.
 
-Shared are the metrics' states, so that logs are the metrics of all rows seen and not a mean of the replicas' means,
-and the moving statistics that the step wrote. In a training step they travel with the gradients and cost no
-collective of their own.
+The parts share the states of the metrics, so that the logs are the metrics of all rows seen and not a mean of the
+replicas' means. They also share the moving statistics that the step wrote. In a training step both travel with the
+gradients and cost no collective of their own.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
     def on_part(data: Any, wants_stop: tf.Tensor) -> dict[str, Any]:
         step = current_step()
         if step is None:
-            # The user distributed the data: the share of each part is counted here.
+            # The user has distributed the data, so the rows of each part are counted here.
             step, data = model.distribute_strategy.counted_step(data)
         with step_scope(step):
             return _with_global_logs(model, step, step_function, data, wants_stop)
@@ -83,8 +83,8 @@ def synchronized(model: Any, step_function: Callable[[Any], Any]) -> Callable[..
 def _with_global_logs(
     model: Any, step: Step, step_function: Callable[[Any], Any], data: Any, wants_stop: tf.Tensor
 ) -> dict[str, Any]:
-    # On a mesh there is one flag for each device. Elsewhere this is a copy, because TensorFlow takes one and the same
-    # eager tensor for a value that is reduced already.
+    # On a mesh there is one flag for each device. Elsewhere this makes a copy: if all replicas gave one and the same
+    # eager tensor, TensorFlow would take it for a value that is reduced already.
     step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
     return _global_logs(model, step, step_function(data))
 
@@ -119,7 +119,7 @@ def _global_logs(model: Any, step: Step, logs: Any) -> dict[str, Any]:
 
 
 def _result_names(metric: Any) -> list[str]:
-    # Of zeros, which leave no read of a variable in the graph.
+    # The result is computed from zeros, so that no read of a variable stays in the graph.
     zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in metric.variables]
     with StatelessScope(state_mapping=zeros):
         result = metric.result()
@@ -137,7 +137,7 @@ def _share_with_gradients(model: Any, step: Step) -> None:
 
 
 def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
-    """Stock's train_step, with the metrics before the gradients so that their state travels along."""
+    """Stock's train_step, but metrics come before gradients, so that their states travel with them."""
     if step.wants_stop is None:  # in a training function of the user's own, which nobody has wrapped
         logs = _with_global_logs(
             model, step, lambda data: train_step(model, step, data), data, tf.constant(0.0)
@@ -149,15 +149,15 @@ def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
     def forward_and_backward() -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
-            # A loss with one value a row (reduction=None) is summed by the gradient, on one device too.
+            # A loss with one value for each row (reduction=None) is summed by the gradient, as on one device.
             scaled = step.share(loss) if loss.shape.rank == 0 else loss
             if model.optimizer is not None:
                 scaled = model.optimizer.scale_loss(scaled)
         return y_pred, tape.gradient(scaled, model.trainable_weights)
 
     if model.jit_compile and not model.run_eagerly:
-        # XLA cannot compile a step with its collectives and the variables of all replicas, but it can compile each
-        # replica's part between them (tensorflow issue 45940).
+        # XLA cannot compile a whole step, which has collectives and the variables of all replicas. It can compile
+        # each replica's forward and backward pass (tensorflow issue 45940).
         with step.compiled():
             compiled = tf.function(forward_and_backward, jit_compile=True, autograph=False)
             y_pred, gradients = compiled()
@@ -172,7 +172,7 @@ def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
 
 
 def test_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
-    """Stock's test_step, blind to padding."""
+    """Stock's test_step, in which padding does not count."""
     x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
     y_pred, _ = _forward(model, step, x, y, sample_weight, training=False)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

@@ -1,8 +1,8 @@
 """Results of metrics are computed on values that can be read on the host, after the last step.
 
-At the end of an epoch Keras computes them eagerly. DTensor then refuses an operation on a variable of the mesh and a
-constant of the host: "got a regular tensor ... but was expecting a DTensor". It is also where the failure of an
-epoch's last step must be seen.
+At the end of an epoch Keras computes them eagerly. DTensor refuses an eager operation on a variable of the mesh and a
+constant of the host: "got a regular tensor ... but was expecting a DTensor". This is also the place where a failure of
+the epoch's last step is raised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model's training keeps beside what Keras keeps: the wish to stop, and who watches the steps."""
+"""What tfdist keeps of a model's training, beside what Keras keeps: the wish to stop, and who watches the steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class BatchProbe(Protocol):
-    """What may be shown every batch of the compiled training step."""
+    """A meter that is shown every batch of the compiled training step."""
 
     def get_next(self, get_next: Callable[[], Any]) -> Any:
         """Returns the batch that `get_next()` gives."""

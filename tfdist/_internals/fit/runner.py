@@ -1,4 +1,4 @@
-"""Runs training or test steps on all devices: one traced function for a batch, and one for several of an iterator."""
+"""Runs training or test steps on all devices: one compiled function for one step, and one for a loop of steps."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
 
-# Iterator whose placed batches a compiled function takes by itself -> how many are left, if known.
+# Iterators from which a compiled function takes batches by itself -> how many batches are left, None if unknown.
 _remaining: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
 
 
 def in_graph(iterator: Any, num_batches: int | None = None) -> Any:
-    """Returns an iterator of `tf.distribute`, noted as one that a compiled function takes batches from by itself.
+    """Notes that a compiled function may take batches from `iterator` by itself; returns the iterator.
 
     Args:
-        iterator: Over placed batches.
-        num_batches: How many there are, if known; then several steps run in one call without asking whether there
-            are data left.
+        iterator: An iterator of `tf.distribute` over placed batches.
+        num_batches: How many batches there are, or None. If it is known, several steps run in one call, since no
+            step has to ask whether data are left.
     """
     _remaining[iterator] = num_batches
     return iterator
@@ -50,12 +50,12 @@ class _Logs:
 
 
 class StepRunner:
-    """What Keras calls with an iterator for every execution.
+    """What Keras calls with an iterator for every execution of one or several steps.
 
     Args:
-        distribution: Places batches that are not yet, and runs the step on every part.
-        model: Whose step it is.
-        step_function: `train_step` or `test_step`.
+        distribution: Places the batches that are on the host, and runs the step on every part.
+        model: The model whose step it is.
+        step_function: The model's `train_step` or `test_step`.
     """
 
     def __init__(self, distribution: Distribution, model: Any, step_function: Any) -> None:
@@ -75,22 +75,22 @@ class StepRunner:
         run.stop_votes = self.votes(logs.pop(STOP_KEY), iterator)
         return logs
 
-    # What a strategy may do otherwise.
+    # Hooks that a strategy may override.
 
     def flag(self, value: float) -> tf.Tensor:
-        """Returns a value of this process's that a step sums over all."""
+        """Returns a value of this process, scalar float32, which a step sums over all processes."""
         return _constant(value)
 
     def votes(self, total: tf.Tensor, iterator: Any) -> Any:
-        """Returns the sum of the flags that a step gave."""
+        """Returns the sum of the flags, given the one that a step returned."""
         return total
 
     def watched(self) -> contextlib.AbstractContextManager[None]:
-        """Is open around each step."""
+        """Returns a context that surrounds each step."""
         return contextlib.nullcontext()
 
     def stepped(self, iterator: Any) -> None:
-        """Is called when a step on a batch of `iterator` is on its way."""
+        """Is called when a step on a batch of `iterator` has been started."""
 
     # The functions that are compiled.
 
@@ -108,7 +108,8 @@ class StepRunner:
         return next(iterator) if self._probe is None else self._probe.get_next(lambda: next(iterator))
 
     def _step_on_next(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
-        # A nested function runs when its inputs are there: at the end of the data nothing of the step may run.
+        # The step is a nested function, which runs only once it has all inputs. So no operation of it runs when the
+        # data have ended.
         return self._step(self._next_batch(iterator), wants_stop)
 
     def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
@@ -166,5 +167,5 @@ class StepRunner:
 
 @functools.cache
 def _constant(value: float) -> tf.Tensor:
-    # A new tensor for each step is a hundredth of a small model's step.
+    # Making a new tensor for each step would take a hundredth of the time of a small model's step.
     return tf.constant(value)

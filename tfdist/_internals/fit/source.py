@@ -1,7 +1,8 @@
-"""What `fit` was given, as a dataset of global batches that are the same in every process.
+"""Turns what `fit` was given into a dataset of global batches that are the same in every process.
 
-Arrays, and what `tfdist.data` makes, are known by the numbers of their rows (`tfdist.data.by_index`), so that a
-replica's rows are gathered for it alone. A `PyDataset` or a dataset of the user's own is made whole in every process.
+Arrays, and the datasets of `tfdist.data`, are known by the numbers of their rows (`tfdist.data.by_index`), so that only
+the rows of a replica are gathered for it. Every process makes all batches of a `PyDataset` or of a dataset of the
+user's own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class _Call:
 
 @contextmanager
 def call_scope(name: str) -> Iterator[None]:
-    """Is open during a call of `fit`, `evaluate` or `predict`."""
+    """Surrounds a call of `fit`, `evaluate` or `predict`."""
     before = getattr(_local, "call", None)
     _local.call = _Call(name)
     try:
@@ -48,7 +49,7 @@ def call_scope(name: str) -> Iterator[None]:
 
 
 def opens_training() -> bool:
-    """Returns whether the source that is being opened is what `fit` trains on: the first one that it opens."""
+    """Returns whether the source that is being opened is the one that `fit` trains on: the first that it opens."""
     call = getattr(_local, "call", None)
     if call is None:
         return True
@@ -76,8 +77,9 @@ def _of_arrays(adapter: ArrayDataAdapter) -> ByIndex:
     def load(rows: tf.Tensor) -> Any:
         return tree.traverse(lambda leaf: _rows_of(leaf, rows), arrays)
 
-    # Under a fixed seed Keras shuffles arrays to one and the same order in every epoch. A script that set the seed
-    # gets that, as on one device; one that did not must not get it from the seed that tfdist shares.
+    # Under a fixed seed Keras shuffles arrays to the same order in every epoch. A script that has set the seed gets
+    # this order, as on one device. A script without a seed must get a new order in every epoch, although tfdist then
+    # shares a seed of its own.
     shuffles_anew = adapter._shuffle and seed.is_ours()
     indices_of = _own_order(adapter) if shuffles_anew else _order_of_keras(adapter)
     return ByIndex(indices_of, load, adapter._size, Epochs())
@@ -96,7 +98,7 @@ def _rows_of(leaf: Any, rows: tf.Tensor) -> Any:
 
 
 def _order_of_keras(adapter: ArrayDataAdapter) -> Any:
-    """Returns Keras's own batches, in its own order, of the numbers of the rows in place of the rows."""
+    """Returns Keras's own batches in their own order, with the numbers of the rows in place of the rows."""
     numbers = copy.copy(adapter)
     numbers._inputs = np.arange(adapter._num_samples)
     batches = numbers.get_tf_dataset()
@@ -129,8 +131,8 @@ def _own_order(adapter: ArrayDataAdapter) -> Any:
 def agree_on_order(adapter: Any) -> None:
     """Makes a shuffled `PyDataset` show its batches in the chief's order in every process.
 
-    Keras draws the order from Python's `random`, which nobody has seeded alike, or which the dataset itself draws
-    from at the pace of this process's threads: so the chief's state is taken anew for every epoch.
+    Keras draws the order from Python's `random`. The processes need not have seeded it alike, and the dataset may draw
+    from it too, at the pace of its threads. So every process takes over the chief's state before every epoch.
     """
     if not isinstance(adapter, PyDatasetAdapter) or not adapter.shuffle:
         return

@@ -1,7 +1,7 @@
 """Everything that the rest of a training run depends on, by name.
 
-Each part can be read and set. Whoever sets all of them, in a model that was built alike, goes on as if the run had
-never been interrupted; the position within an epoch is the caller's, who skips the batches that are done.
+Each part can be read and set. A model that was built alike and has all of them set goes on as if the run had never been
+interrupted. The position within an epoch is not a part: the caller skips the batches that are done.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _of_variables(kind: str, variables: Iterable[Any]) -> dict[str, StatePart]:
     parts: dict[str, StatePart] = {}
     for variable in variables:
         name = f"{kind}/{variable.path}"
-        # Paths of a model's variables are unique but where layers were given one name by hand.
+        # Paths of variables are unique, unless two layers were given the same name by hand.
         while name in parts:
             name += "'"
         parts[name] = _of_variable(variable)
@@ -90,7 +90,7 @@ def _of_variable(variable: Any) -> StatePart:
 
 
 def _of_seeds() -> dict[str, StatePart]:
-    """The seed of TensorFlow, and the generator of the `keras.random` functions that are given none."""
+    """The seed of TensorFlow, and the generator of the functions of `keras.random` that are given no seed."""
     parts = {"seeds/tensorflow": StatePart(seed.global_seed, tf.random.set_seed)}
     generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     if generator is not None:

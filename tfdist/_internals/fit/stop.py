@@ -11,10 +11,10 @@ from tfdist._internals.processes.coordination import all_gather_json
 
 
 class StopTogether(keras_callbacks.Callback):
-    """Stands last in the list of callbacks.
+    """Stands last in the list of callbacks, so that it sees what the others have decided.
 
-    A process that wants to stop says so with the next step's gradients, and at the end of an epoch by the coordination
-    service.
+    A process that wants to stop tells the others with the next step's gradients, or, at the end of an epoch, through
+    the coordination service.
     """
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -1,8 +1,8 @@
-"""The train and test functions are the strategy's runner; the steps in them are tfdist's.
+"""The train and test functions are the strategy's runner, and their steps are tfdist's.
 
-Stock nests one tf.function in another's loop, which loses the collectives' instance keys (steps_per_execution > 1
-crashes), reduces logs as a mean of the replicas' means, and fails under several workers because it reduces scalars
-along an axis.
+Stock calls a tf.function in the loop of another. The collectives lose their instance keys there, and
+`steps_per_execution` above 1 crashes. Stock also reduces logs to a mean of the replicas' means, and fails under several
+workers because it reduces scalars along an axis.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Functions of `keras.ops` made of what DTensor has layout rules for.
+"""Functions of `keras.ops` that are made of operations for which DTensor has layout rules.
 
-Stock's fail with "op does not implement layout propagation": `flip` in random flips and `keras.metrics.AUC`, `diag` and
-`scatter` in `keras.metrics.IoU` and its kin.
+The stock functions fail with "op does not implement layout propagation": `flip`, which random flips and
+`keras.metrics.AUC` call, and `diag` and `scatter`, which `keras.metrics.IoU` and its kin call.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tfdist._internals.mesh.step import MeshStep
 
 
 def flip(step: MeshStep, stock: Any, x: Any, axis: Any = None) -> Any:
-    """Reverses `x` by gathers, or, for sequences, by unstacking them."""
+    """Reverses `x` by gathers, or, if it is a batch of sequences, by unstacking their time steps."""
     x = tf.convert_to_tensor(x)
     axes = list(range(x.shape.rank) if axis is None else axis if isinstance(axis, list | tuple) else [axis])
     if x.shape.rank == 3 and axes == [1] and x.shape[1] is not None:
-        # Sequences, whose gradient DTensor cannot bring back through a gather.
+        # DTensor cannot take the gradient of sequences through a gather.
         steps = [step.by_batch(time_step) for time_step in tf.unstack(step.by_batch(x), axis=1)]
         return step.by_batch(tf.stack(steps[::-1], axis=1))
     for dimension in axes:
@@ -36,5 +36,5 @@ def diag(step: MeshStep, stock: Any, x: Any, k: int = 0) -> Any:
 
 
 def scatter(step: MeshStep, stock: Any, indices: Any, values: Any, shape: Any) -> Any:
-    """Scatters by int32 indices: DTensor makes the shape int32 whatever their type, which is invalid otherwise."""
+    """Scatters by int32 indices. DTensor always makes the shape int32, and the indices must have the same dtype."""
     return stock(tf.cast(indices, tf.int32), values, shape)

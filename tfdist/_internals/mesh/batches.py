@@ -1,6 +1,6 @@
-"""Global batches put on a mesh: split over its batch axis if that divides them, and else whole on every device.
+"""Global batches put on a mesh: split over the batch axis if it divides them, otherwise whole on every device.
 
-Never padded: a loss, a layer or a `train_step` of the user's own may count every row, and would count padding.
+They are never padded, since a loss, a layer or a `train_step` of the user's own may count every row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
     """Returns a batch of the host on the mesh, with its number of rows.
 
     Args:
-        mesh: Where to.
+        mesh: The mesh to put it on.
         data: Nested dense arrays or tensors with one first dimension, the rows; scalars go to all devices.
 
     Raises:
@@ -110,7 +110,7 @@ class MeshIterator(Iterator[MeshBatch]):
         self._ahead: MeshBatch | Exception | None = None
 
     def prepare(self) -> None:
-        """Puts the next batch on the devices; called while they compute. What fails is raised when it is asked for."""
+        """Puts the next batch on the devices while they compute. An error is raised when that batch is asked for."""
         try:
             self._ahead = self._ahead or place_batch(self._mesh, next(self._data))
         except Exception as error:  # the end of the data too

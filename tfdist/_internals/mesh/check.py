@@ -1,9 +1,9 @@
 """Makes sure, before anything is trained, that DTensor computes an optimizer's update right in this process.
 
-By default a pass combines all-reduces that stand apart in the program, and moves reads of variables over the
-assignments between them: momentum, Adam, AdamW, RMSprop and Adagrad train wrong without an error (no upstream thread
-found). The pass is switched off through the environment, which counts only if no DTensor function was compiled before;
-so the result is looked at, not the switch.
+By default a compiler pass of DTensor combines all-reduces that stand apart in the program, and moves reads of variables
+over the assignments between them. Momentum, Adam, AdamW, RMSprop and Adagrad then train wrong without an error (no
+upstream thread found). An environment variable switches the pass off, but only if no DTensor function was compiled
+before. So the check looks at the result and not at the variable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfdist.errors import ClusterError
 
 @functools.cache
 def check_dtensor(mesh: dtensor.Mesh) -> None:
-    """Trains a few weights with momentum on the mesh and compares.
+    """Trains a few weights with momentum on the mesh, and compares them with what numpy gives.
 
     Raises:
         ClusterError: The update is wrong.

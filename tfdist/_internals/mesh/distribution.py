@@ -1,4 +1,4 @@
-"""What `fit` sees of a mesh: one program over all its devices, which to Keras is one replica."""
+"""What `fit` sees of a mesh: one program over all its devices. To Keras it is one replica."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ class MeshDistribution(Distribution):
             )
 
     def check_last_step(self) -> None:
-        """Waits for the last step.
+        """Waits for the last step, and raises its error if it failed.
 
-        DTensor keeps the error of a step, such as an id outside of a vocabulary, for whoever reads a result of it; if
-        nobody does, training goes on with what the steps before left.
+        DTensor raises the error of a step, such as an id outside of a vocabulary, where a result of the step is read.
+        If nobody reads one, training goes on with the values that the steps before had left.
 
         Raises:
             tf.errors.OpError: The step failed.
@@ -138,7 +138,7 @@ class MeshDistribution(Distribution):
             fetch(value)
 
     def note_step(self, value: tf.Tensor) -> None:
-        """Waits for the step before, and notes a value of the new one, which is computed meanwhile."""
+        """Notes a value of the step that has just been started, and waits for the step before it."""
         self.check_last_step()
         self._last_step = value
 
@@ -149,7 +149,7 @@ class MeshDistribution(Distribution):
 
     @contextlib.contextmanager
     def watched_step(self) -> Iterator[None]:
-        """Limits the time of a step of several processes, and says what went wrong in it."""
+        """Surrounds a step: limits its time if there are several processes, and explains its errors."""
         with step_deadline(self._timeout_s), self._steps.watched():
             yield
 
@@ -197,7 +197,7 @@ class MeshDistribution(Distribution):
         return super().run(fn, args, kwargs, options)
 
     def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
-        """Returns `value`, which is that of the whole batch already."""
+        """Returns `value` as it is, since it is that of the whole batch already."""
         return value
 
     def gather(self, value: Any, axis: int) -> Any:
@@ -215,7 +215,7 @@ class MeshRunner(StepRunner):
     def flag(self, value: float) -> tf.Tensor:
         if self._mesh.num_processes == 1:
             return tf.constant(value)
-        # On each of the devices, those of the other processes included.
+        # One flag for each device, those of the other processes included.
         axes = self._mesh.axes
         layout = dtensor.Layout(list(axes), self._mesh.mesh)
         return place(np.full(list(axes.values()), value, np.float32), layout)
@@ -225,7 +225,7 @@ class MeshRunner(StepRunner):
             if self._mesh.num_processes > 1:
                 return float(total)
             self._mesh.note_step(total)
-            # In train_on_batch Keras would pass over an error that nobody has waited for.
+            # train_on_batch has no later step that would raise this step's error, so it is waited for here.
             if not isinstance(iterator, MeshIterator):
                 self._mesh.check_last_step()
         return total

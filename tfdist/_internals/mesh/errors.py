@@ -1,4 +1,4 @@
-"""What DTensor says when a step fails on a device or cannot be split over a mesh, in words that a user can act on."""
+"""Explains DTensor's errors, when a step fails on a device or cannot be split, in words that a user can act on."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, place
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes
 
-# What a device failed with, of any mesh of this process; they share TensorFlow's collectives.
+# The errors of devices, of all meshes of this process: the meshes share TensorFlow's collectives.
 _failures: list[str] = []
 
 
 class MeshSteps:
-    """Says what goes wrong in the steps of a mesh, and ends training on it when a device failed.
+    """Explains what goes wrong in the steps of a mesh, and ends all training on it once a device has failed.
 
-    The devices' values of one variable may then differ, and TensorFlow does not always recover: right steps went on to
-    fail, and an operation that was run before its devices were clear ended the process with
+    After such a failure the devices may hold different values of one variable, and TensorFlow does not always recover:
+    right steps went on to fail, and an operation that was run before its devices were clear ended the process with
     `munmap_chunk(): invalid pointer`.
 
     Args:
@@ -48,10 +48,10 @@ class MeshSteps:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Is open around a step.
+        """Surrounds a step, and explains its errors.
 
         Raises:
-            UnsupportedError: DTensor has no way to split the step, or one before it failed on a device.
+            UnsupportedError: DTensor has no way to split the step, or an earlier step failed on a device.
             tf.errors.OpError: The step failed on a device.
         """
         self.refuse_after_failure()
@@ -69,7 +69,7 @@ class MeshSteps:
             raise failure from error
 
     def _cause(self, error: tf.errors.OpError) -> tf.errors.OpError:
-        """Returns what a device failed with, where DTensor raises that another was cancelled therefore."""
+        """Returns the error of the device that failed; DTensor may raise that another was cancelled because of it."""
         left = self._error_left_on_devices()
         if not isinstance(error, tf.errors.CancelledError):
             return error
@@ -84,7 +84,10 @@ class MeshSteps:
         )
 
     def _error_left_on_devices(self) -> tf.errors.OpError | None:
-        """Returns the error that waits for what runs next, and clears it, so that weights can be read."""
+        """Returns the error that TensorFlow would raise at the next operation, and clears it.
+
+        Weights can be read afterwards.
+        """
         if num_processes() > 1:  # a device may wait for a process that is gone
             return None
         left = None
@@ -93,7 +96,7 @@ class MeshSteps:
         except tf.errors.OpError as error:
             left = error
         try:
-            # All is "cancelled before it was started" until an operation without a result has run.
+            # Every operation is "cancelled before it was started" until one without a result has run.
             self._probe.assign(place(np.int64(0), self._layout))
             context.context().sync_executors()
         except tf.errors.OpError as error:
@@ -102,7 +105,7 @@ class MeshSteps:
 
 
 def _not_split(error: tf.errors.OpError) -> UnsupportedError:
-    # The last operation quoted is the one that it stopped at.
+    # The last operation that the message quotes is the one at which DTensor stopped.
     operations = re.findall(r"['\"](tf\.\w+)['\"]", error.message)
     where = f" at the operation {operations[-1]}" if operations else ""
     said = re.sub(r"^.*?error: ", "", error.message.strip().splitlines()[0])

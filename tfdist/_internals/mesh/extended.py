@@ -1,7 +1,7 @@
 """The `tf.distribute` side of the mesh strategy: variables in their layout, one program over all devices.
 
-TensorFlow's own DTensor strategy has no layouts but replicated ones and fails under Keras `fit` with a
-NotImplementedError from its replica context. The methods are `StrategyExtended`'s private protocol.
+TensorFlow's own DTensor strategy has replicated layouts only, and fails under Keras `fit` with a NotImplementedError
+from its replica context. The methods here are the private protocol of `StrategyExtended`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], VariableLayo
 
 
 class _WholeBatch(tf.distribute.ReplicaContext):
-    """The one replica that a mesh is to Keras: what it would sum over replicas is a sum over the batch already."""
+    """The one replica that a mesh is to Keras. A sum over replicas is the value itself, that of the whole batch."""
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
         return value
@@ -43,7 +43,8 @@ class MeshExtended(tf.distribute.StrategyExtended):
         with tf.init_scope(), tf.device("CPU:0"):
             value = tf.convert_to_tensor(initial() if callable(initial) else initial, kwargs.get("dtype"))
             if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
-                # State of metrics; no rule is for it, and not every metric's operations have layout rules.
+                # The state of a metric is whole everywhere: no rule is meant for it, and DTensor lacks layout rules
+                # for the operations of some metrics.
                 layouts = VariableLayouts.all_as(dtensor.Layout.replicated(self._mesh, value.shape.rank))
             else:
                 layouts = self._layouts_of(path, tuple(value.shape), self._reference)

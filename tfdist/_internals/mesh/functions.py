@@ -1,4 +1,4 @@
-"""What DTensor made of the functions of this process; no graph of a `tf.function` shows it."""
+"""The functions that DTensor has made for each device, which the graph of a `tf.function` does not show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tensorflow.python.eager import context
 
 
 def expanded_functions() -> dict[str, Any]:
-    """Returns the definitions of each device's part of every function, collectives included, by name."""
+    """Returns the definitions of all functions of this process by name, as one device runs them, with collectives."""
     runtime = context.context()
     found = {}
     for name in runtime.list_function_names():

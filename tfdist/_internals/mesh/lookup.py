@@ -1,8 +1,8 @@
-"""Embeddings that are split by vocabulary are looked up where they are: each device its own ids, and then a sum.
+"""Embeddings split by vocabulary are looked up where they are: each device finds its own ids, and a sum joins them.
 
-Stock's gather has no rule in DTensor for a table split over its rows, so that DTensor gathers the whole table on every
-device in every step: memory and traffic of the vocabulary instead of the batch. The method is Megatron-LM's (Shoeybi
-et al., 2019, section 3).
+DTensor has no rule for a gather from a table that is split over its rows. It puts the whole table together on every
+device in every step, so that memory and traffic grow with the vocabulary instead of the batch. The method here is that
+of Megatron-LM (Shoeybi et al., 2019, section 3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tfdist._internals.mesh.variable import MeshVariable
 
 
 def take(step: MeshStep, stock: Any, x: Any, indices: Any, axis: int | None = None) -> Any:
-    """Gathers rows; of a table that is split by its rows each device looks up its own, and then they are summed."""
+    """Gathers rows. If the table is split by rows, each device looks up its own, and the results are summed."""
     layout = _layout_of(x) if axis == 0 and tf.is_tensor(indices) else None
     if layout is None or dtensor.UNSHARDED in layout.sharding_specs[:1]:
         return stock(x, indices, axis)
@@ -46,7 +46,8 @@ def _look_up(table: tf.Tensor, indices: tf.Tensor, layout: dtensor.Layout) -> tf
         ids = tf.where(indices < 0, indices + num_rows, indices)
         local = tf.expand_dims(ids, 0) - begins
         inside = tf.logical_and(local >= 0, local < rows_each)
-        # An id that no part has stays outside of all, so that the gather refuses it as on one device.
+        # An id that is in no part of the table keeps its place outside of it, so that the gather refuses it, as on one
+        # device.
         elsewhere = tf.logical_and(tf.logical_not(inside), tf.expand_dims(ids < num_rows, 0))
         found = tf.gather(parts, tf.where(elsewhere, tf.zeros_like(local), local), axis=1, batch_dims=1)
         mask = tf.cast(inside, found.dtype)

@@ -1,8 +1,8 @@
-"""The table of a mesh's own operations: each is made of what DTensor has layout rules for, or refused by name.
+"""The table of a mesh's own operations: each is made of operations that DTensor can split, or refused by name.
 
-DTensor can split some operations over the batch alone: they get their inputs so, and their kernels whole. An
-activation can reach them split over `model`, for example from a dense layer whose columns are, and DTensor then fails
-in the middle of the program with a message about its expander.
+DTensor can split some operations over the batch alone. They get inputs that are split over the batch alone, and whole
+kernels. Without this an activation could reach them split over `model`, for example from a dense layer with split
+columns, and DTensor would fail in the middle of the program with a message about its expander.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def _relaid(inputs: str, kernel: str | None = None) -> Operation:
         given[inputs] = tree.map_structure(step.by_batch, given[inputs])
         if kernel is not None:
             given[kernel] = step.whole(given[kernel])
-        # The output too: else DTensor carries the layout that the next operation wants into this one.
+        # The output gets a layout too. Without it DTensor would carry the layout that the next operation wants into
+        # this one.
         return step.by_batch(stock(*bound.args, **bound.kwargs))
 
     return operation

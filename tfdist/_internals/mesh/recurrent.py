@@ -1,8 +1,8 @@
 """Recurrent layers on a mesh run their time steps one by one in the program.
 
-Stock loops with `tf.while_loop` over TensorArrays, for which DTensor has no layout rules: LSTM, GRU and SimpleRNN fail
-with "'tf.EmptyTensorList' op does not implement layout propagation". Unrolled they need a static number of time steps.
-Stock's own unrolled loop reverses the inputs of a backward layer and not its mask, so both are reversed here.
+Stock loops with `tf.while_loop` over TensorArrays, for which DTensor has no layout rules. LSTM, GRU and SimpleRNN fail
+with "'tf.EmptyTensorList' op does not implement layout propagation". An unrolled loop needs a static number of time
+steps. The unrolled loop of stock reverses the inputs of a backward layer but not its mask, so both are reversed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tfdist.errors import UnsupportedError
 
 
 def rnn(step: MeshStep, stock: Any, step_function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-    """Runs stock's loop unrolled, on inputs and mask that are split over the batch alone.
+    """Runs the unrolled loop of stock, on inputs and a mask that are split over the batch alone.
 
     Raises:
         UnsupportedError: The batch does not say how many time steps it has.

@@ -21,11 +21,11 @@ _COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 
 
 def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
-    """Returns the mesh of all devices, on which DTensor has been seen to compute right.
+    """Returns the mesh of all devices, after a check that DTensor computes right on it.
 
     Args:
         axes: Axis name -> size.
-        cluster: Who takes part, or None for this process alone.
+        cluster: The processes that take part, or None for this process alone.
         timeout_s: Seconds that the processes may wait for each other.
 
     Raises:
@@ -39,8 +39,8 @@ def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: 
 
 def _create(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
     count = int(np.prod(list(axes.values())))
-    # The pass that combines all-reduces makes later reads of variables stale: momentum-like optimizers then train
-    # wrong, silently. It is read from the environment when the first DTensor function is compiled.
+    # The pass that combines all-reduces makes later reads of variables stale, and optimizers with momentum then train
+    # wrong, silently. DTensor reads this variable when its first function is compiled.
     given = os.environ.setdefault(_COMBINE, "0")
     if given != "0":
         raise ClusterError(
@@ -69,9 +69,10 @@ def _create(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: flo
 def _switch_off_memory_optimizer() -> None:
     """Switches TensorFlow's memory optimizer off for the functions that are compiled from now on.
 
-    It works out what a device holds from the shapes of whole variables where a device has a piece: it logs
-    "Incompatible Matrix dimensions" as an error for each product with a split kernel, hundreds of lines for a BERT,
-    and whatever it decides rests on wrong sizes. There is no public switch, and no upstream thread was found.
+    This optimizer computes the memory of a device from the shapes of whole variables, although the device has pieces.
+    It logs "Incompatible Matrix dimensions" as an error for each product with a split kernel, which is hundreds of
+    lines for a BERT, and its decisions rest on wrong sizes. There is no public switch, and no upstream thread was
+    found.
     """
     runtime = context.context()
     config = config_pb2.ConfigProto()

@@ -18,10 +18,10 @@ class MeshStep(Step):
     Args:
         num_rows: Scalar int64, the rows of the global batch.
         mesh: Where it runs.
-        operations: Name -> what runs in place of an operation of Keras's, given this step, the stock function and its
-            arguments.
-        by_row: Whether random numbers are those that the rows get on one device; else each device draws for its own
-            part, devices with the same part alike.
+        operations: Name -> the function that runs in place of an operation of Keras's backend. It is given this step,
+            the stock function and its arguments.
+        by_row: Whether each row gets the random numbers that it gets on one device. Otherwise each device draws for
+            its own rows, and devices with the same rows draw the same.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MeshStep(Step):
         return [self._gathered(share) if isinstance(share, tf.IndexedSlices) else share for share in shares]
 
     def _gathered(self, gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-        # The devices exchange slices where those are fewer than the rows of the table that each would make.
+        # The devices exchange slices if there are fewer of them than rows of the dense gradient.
         count, table = gradient.values.shape[0], tf.get_static_value(gradient.dense_shape)
         if count is None or table is None or count >= table[0]:
             return gradient
@@ -56,11 +56,11 @@ class MeshStep(Step):
         return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
     def by_batch(self, value: Any) -> Any:
-        """Returns a tensor split over the batch axis and nothing else, where its rows divide; so is its gradient."""
+        """Returns a tensor split over the batch axis alone, and its gradient too; whole if its rows do not divide."""
         return _laid_out(value, self._by_batch)
 
     def whole(self, value: Any) -> Any:
-        """Returns a tensor whole on every device; its gradient too."""
+        """Returns a tensor that is whole on every device, and so is its gradient."""
         return _laid_out(value, self._replicated)
 
     def _replicated(self, value: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from tfdist._internals.processes.coordination import barrier
 
 
 def place(value: Any, layout: dtensor.Layout) -> tf.Tensor:
-    """Returns `value`, on the host, as a DTensor; each device is given its own piece and nothing else."""
+    """Returns `value`, which is on the host, as a DTensor. Each device is given its own piece and nothing else."""
     value = np.asarray(value)
     return dtensor.pack(
         [tf.constant(value[_piece(layout, location, value.shape)]) for location in _locations(layout)], layout
@@ -29,7 +29,7 @@ def fetch(value: tf.Tensor) -> np.ndarray:
     """
     layout = dtensor.fetch_layout(value)
     if not _is_whole_here(layout):
-        # The pieces come by a collective, which would wait for ever for a process that does not take part.
+        # A collective brings the pieces. It would wait for ever for a process that does not take part.
         barrier("fetch of a value that is split over processes")
         layout = dtensor.Layout.replicated(layout.mesh, layout.rank)
         value = dtensor.relayout(value, layout)
@@ -73,15 +73,15 @@ class VariableLayouts(NamedTuple):
 
 
 def _gathered(value: tf.Tensor, layouts: VariableLayouts) -> tf.Tensor:
-    """Returns the pieces put together; the gradient is scattered, or stays slices, as on one device."""
+    """Returns the pieces put together. Its gradient is scattered to the pieces, or stays slices as on one device."""
 
     @tf.custom_gradient
     def gather(value: tf.Tensor) -> Any:
         def gradient(upstream: Any) -> Any:
             if isinstance(upstream, tf.IndexedSlices):
                 return upstream
-            # In two steps: else DTensor carries the optimizer's layout into the products before, some of which have no
-            # rule.
+            # In two steps. In one, DTensor would carry the optimizer's layout into the products before, and it has no
+            # rules for some of these.
             return dtensor.relayout(dtensor.relayout(upstream, layouts.computed), layouts.gradient)
 
         return dtensor.relayout(value, layouts.computed), gradient
@@ -94,7 +94,7 @@ class MeshVariable(d_variable.DVariable):
 
     Attributes:
         layout: How it is stored.
-        layouts: All its layouts; where they differ, the pieces are gathered at each use, and gradients are scattered.
+        layouts: All its layouts. Where they differ, the pieces are gathered at each use, and gradients are scattered.
     """
 
     layouts: VariableLayouts
@@ -102,14 +102,14 @@ class MeshVariable(d_variable.DVariable):
     @classmethod
     def create(cls, value: Any, layouts: VariableLayouts, **options: Any) -> MeshVariable:
         """Returns a variable that starts with a value of the host."""
-        # Not in __init__: the metaclass of variables takes what is given by position for its own.
+        # Not in __init__, because the metaclass of variables takes positional arguments for its own.
         variable = cls(place(value, layouts.stored), **options)
         variable.layouts = layouts
         return variable
 
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
-        # Every read of TensorFlow's goes through here. Eagerly, outside of a step, it gives a value of the host, since
-        # DTensor refuses to mix both; in a step, gradients of the gathering scatter back to the pieces.
+        # Every read of TensorFlow's goes through here. An eager read, outside of a step, gives a value of the host,
+        # since DTensor refuses to mix both. In a step, the gradient is scattered back to the pieces.
         value = super()._read_variable_op(*args, **kwargs)
         if tf.executing_eagerly():
             return tf.constant(fetch(value))
@@ -155,11 +155,11 @@ class MeshVariable(d_variable.DVariable):
         """Subtracts a DTensor, or a value on the host."""
         return super().assign_sub(self._on_mesh(delta), *args, **kwargs)
 
-    # DTensor has no layout rule for scattering into a variable, and has one for the dense sum of slices.
+    # DTensor has no layout rule for scattering into a variable, but it has one for the dense sum of slices.
     def scatter_add(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
-        """Adds slices; those with one index are summed."""
+        """Adds slices; slices with the same index are summed."""
         return self.assign_add(tf.convert_to_tensor(sparse_delta))
 
     def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
-        """Subtracts slices; those with one index are summed."""
+        """Subtracts slices; slices with the same index are summed."""
         return self.assign_sub(tf.convert_to_tensor(sparse_delta))

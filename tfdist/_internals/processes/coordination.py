@@ -1,7 +1,7 @@
-"""Talk between processes over TensorFlow's coordination service: small values, no collectives, every wait limited.
+"""Processes exchange small values over TensorFlow's coordination service: no collectives, and every wait is limited.
 
-Reaches into `tensorflow.python.eager.context` because TensorFlow has no public name for its own key-value store.
-Every process must make the same calls in the same order; a sequence number keeps calls of one name apart.
+The key-value store of this service has no public name, so this module reaches into `tensorflow.python.eager.context`.
+Every process must make the same calls in the same order. A sequence number keeps calls of one name apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _failed = False
 
 
 def set_default_timeout(timeout_s: float) -> None:
-    """Sets how long a meeting of the processes waits where the caller does not say."""
+    """Sets how many seconds a meeting of the processes waits if its caller gives no time."""
     global _default_timeout_s
     _default_timeout_s = timeout_s
 
@@ -44,7 +44,7 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
     values: list[Any] = []
     missing: list[int] = []
     for index in range(num_processes()):
-        # Once one process is missing the others get a moment only, so that the limit holds for all together.
+        # Once one process is missing, each of the others gets a second only, so that the limit holds for all together.
         limit = 1.0 if missing else timeout_s
         try:
             values.append(json.loads(service.get_config_key_value(f"{prefix}/{index}", int(limit * 1000))))
@@ -66,7 +66,11 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
 
 
 def barrier(name: str, timeout_s: float | None = None) -> None:
-    """Waits until every process is here; raises WorkerError naming those that are not."""
+    """Waits until every process is here.
+
+    Raises:
+        WorkerError: Some process did not arrive, and the message names it; or one has failed or ended.
+    """
     all_gather_json(f"barrier/{name}", None, timeout_s)
 
 
@@ -95,7 +99,7 @@ def report_failure(message: str) -> None:
     global _failed
     _failed = True
     if num_processes() > 1:
-        # A second failure, or a service that is gone already, must not hide the first failure's own traceback.
+        # If this is a second failure, or the service is gone, an error here must not hide the first traceback.
         try:
             context.context().report_error_to_cluster(tf.errors.INTERNAL, message)
         except (tf.errors.OpError, ValueError):

@@ -1,6 +1,6 @@
-"""A limit on how long a step of several processes may take: DTensor's collectives wait for ever.
+"""A limit on how long a step of several processes may take, because DTensor's collectives wait for ever.
 
-A process that lives and no longer takes part is seen by nobody else: the coordination service hears its heartbeats.
+The coordination service does not notice a process that lives but no longer takes part, since its heartbeats go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tfdist._internals.processes.coordination import barrier, report_failure
 from tfdist.errors import WorkerError
 from tfdist.process import num_processes, process_index
 
-# How long the others have to say that they wait in a step too.
+# Seconds in which the other processes may answer that they wait in a step too.
 _ANSWER_S = 5.0
 
 
@@ -23,7 +23,7 @@ _ANSWER_S = 5.0
 def step_deadline(limit_s: float) -> Iterator[None]:
     """Ends this process, with an error that names who is missing, if the body takes longer than `limit_s` seconds.
 
-    Python cannot interrupt a wait in TensorFlow, so that no exception could be raised there.
+    An exception would not help: Python cannot interrupt a wait in TensorFlow.
     """
     if num_processes() == 1:
         yield

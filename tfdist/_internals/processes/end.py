@@ -1,8 +1,8 @@
-"""How a process of several ends: what it dies of is told to the others, and after a normal end it waits for them.
+"""How one of several processes ends: it tells the others its error, and after a normal end it waits for them.
 
-Without the first the others see that a process is gone, or wait for the limit of a collective, and never learn the
-cause. Without the second a process that is done breaks the last collective of one that is late: its pieces are still
-pulled from here, and every collective asks the first process who takes part.
+If it did not tell its error, the others would see that a process is gone, or wait for the limit of a collective, and
+would never learn the cause. If it did not wait, it would break the last collective of a process that is late: the late
+one still pulls pieces from the others, and asks the first process who takes part.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tfdist.errors import WorkerError
 from tfdist.log import LOGGER
 from tfdist.process import process_index
 
-# Short, since `sys.exit(3)` after the training looks the same from here, and the others must see it soon. Whoever is
-# later than this works alone: `fit`, `evaluate` and `predict` end together.
+# Short, because a `sys.exit(3)` after the training cannot be told from a normal end, and the others must see it soon.
+# A process that is later than this is at work of its own: `fit`, `evaluate` and `predict` end together.
 _WAIT_S = 10.0
 
 
 def watch_process_end() -> None:
-    """Installs both; a second call changes nothing."""
+    """Makes this process tell its error and wait at its end; a second call changes nothing."""
     shown = sys.excepthook
     if getattr(shown, "_tfdist", False):
         return
@@ -46,6 +46,7 @@ def _wait_for_the_others() -> None:
     try:
         barrier("the end of the program", _WAIT_S)
     except WorkerError as error:
-        # Else they have been here, and the first process, which has the service, left before this one heard of it.
+        # Any other error means that all processes had arrived. The first process runs the service, and it left before
+        # its answer reached this one.
         if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
             LOGGER.info("this process ends before others do: %s", error)

@@ -1,7 +1,7 @@
 """One random seed for all processes where the script sets none.
 
-Without it the unseeded shuffles of tf.data, and of `fit(shuffle=True)`, differ from worker to worker, so that an epoch
-shows some rows twice and others never.
+Without it, an unseeded shuffle of tf.data or of `fit(shuffle=True)` differs between the processes, and an epoch shows
+some rows twice and others never.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def share_seed() -> None:
 
 
 def global_seed() -> int | None:
-    """Returns TensorFlow's seed that is in force."""
+    """Returns the seed of TensorFlow that is in force, None without one."""
     return context.global_seed()
 
 
 def is_ours() -> bool:
-    """Returns whether the seed in force is one that the script did not ask for."""
+    """Returns whether the seed in force comes from `share_seed` and not from the script."""
     return _shared is not None and global_seed() == _shared

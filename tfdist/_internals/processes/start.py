@@ -1,7 +1,7 @@
-"""Starts TensorFlow's coordination service with a limit on how long it waits for the processes to come.
+"""Starts TensorFlow's coordination service, with a limit on how long it waits for the processes to come.
 
-Stock sets no limit, so that a process which never starts leaves the others waiting for an hour; and a process where
-TensorFlow already runs gets "Collective ops must be configured at program startup" without a word on what ran.
+Stock sets no limit: if one process never starts, the others wait for an hour. And if TensorFlow already runs in a
+process, stock says "Collective ops must be configured at program startup" and not what to do about it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def join_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
 
 
 def begin_together() -> None:
-    """Gives all processes one seed, and makes each tell the others how it ends; once they have found each other."""
+    """Gives all processes one seed, and makes each tell the others how it ends.
+
+    To be called when the processes have found each other.
+    """
     share_seed()
     watch_process_end()
 
@@ -64,7 +67,7 @@ def _configure_coordination(
         service_type="standalone",
         service_leader=f"/job:{'chief' if 'chief' in jobs else 'worker'}/replica:0/task:0",
         cluster_register_timeout_in_ms=milliseconds,
-        # Only where TensorFlow destroys its context, which the end of Python does not do: see `process_end`.
+        # Counts only when TensorFlow destroys its context. The end of Python does not do that: see `processes.end`.
         shutdown_barrier_timeout_in_ms=min(milliseconds, 30_000),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))
@@ -83,7 +86,7 @@ def start_mesh_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
         return
     addresses = cluster.training_addresses
     _configure_coordination(cluster, {"worker": addresses}, timeout_s)
-    # Read whenever DTensor asks whether it is one client of several.
+    # DTensor reads these whenever it asks whether it is one client of several.
     os.environ["DTENSOR_JOBS"] = ",".join(addresses)
     os.environ["DTENSOR_CLIENT_ID"] = str(cluster.process_index)
     os.environ["DTENSOR_JOB_NAME"] = "worker"

@@ -1,5 +1,5 @@
-"""Data parallelism: replicas that each hold the whole model, and a share of every batch.
+"""Data parallelism: each replica holds the whole model and has a part of every batch.
 
-The batches, the step and the `tf.distribute` side of `mirrored`, `multi_worker_mirrored` and `tpu` live here; nothing
-of a mesh may come in.
+Here are the batches, the step and the `tf.distribute` side of `mirrored`, `multi_worker_mirrored` and `tpu`. Nothing
+here knows a mesh.
 """

@@ -1,4 +1,4 @@
-"""The batches of an epoch, one piece for each replica; what Keras iterates under replicas."""
+"""The batches of an epoch, cut into one piece for each replica."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfdist.process import num_processes
 
 
 def _padded_size(dataset: tf.data.Dataset, batch_size: int | None, num_replicas: int) -> int:
-    # Read off the dataset's graph, since batch() says no size in the element spec where the last may be smaller.
+    # The size is read off the dataset's graph: where the last batch may be smaller, the element spec does not say it.
     size = batch_size or int(compute_batch_size(dataset))
     if size < 1:
         raise DataError(
@@ -72,14 +72,14 @@ class ReplicaBatches:
         stream = self._own_pieces(dataset) if self._own_shares else self._pieces_of_global_batches(dataset)
         stream = stream.prefetch(2 * self._num_local)
         distributed = self._strategy.distribute_datasets_from_function(lambda _: stream)
-        # There are always as many pieces as replicas, so that no step needs to ask who still has data; stock asks,
-        # at the price of a collective a step.
+        # Every batch has a piece for each replica, so that no step needs to ask which replicas have data left. Stock
+        # asks, at the price of a collective in each step.
         distributed._enable_get_next_as_optional = False
         return distributed
 
     def _pieces_of_global_batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        # No sharding by files or elements: every worker has the same batches, or their row numbers, and keeps its own
-        # rows, or else which rows meet in a step would depend on the number of workers.
+        # Every worker has the same batches, or the same row numbers, and keeps its own rows of them. If files or
+        # elements were divided instead, the rows of a step would depend on the number of workers.
         is_stream = by_index_of(dataset) is None
         policy = choose_shard_policy(0, num_processes(), "stream" if is_stream else "array")
         policy.announce(num_processes())
@@ -107,7 +107,7 @@ class ReplicaBatches:
             own = cut_batch(batch, replica, num_replicas, self._padded_size)
             return own if source is None else own._replace(data=source.load_element(own.data))
 
-        # One map for all batches: a dataset made for each batch costs more than the cutting.
+        # All pieces are cut by one map, because a dataset for each batch would cost more than the cutting.
         stream = whole.flat_map(once_for_each).enumerate()
         if source is None:
             return stream.map(piece)
@@ -115,7 +115,7 @@ class ReplicaBatches:
 
 
 def _longest(dataset: tf.data.Dataset) -> int | None:
-    """Returns the largest number of batches that a worker has; None if one has no end."""
+    """Returns the largest number of batches that a worker has; None if the batches of one have no end."""
     counts = all_gather_json("number of batches of each worker", int(dataset.cardinality()))
     for index, count in enumerate(counts):
         if count == tf.data.UNKNOWN_CARDINALITY or count == 0:
@@ -142,7 +142,7 @@ def place_one_batch(strategy: tf.distribute.Strategy, data: Any) -> Any:
     padded = -(-int(count_rows(data)) // strategy.num_replicas_in_sync) if strategy.pads_batches else None
 
     def piece(context: tf.distribute.experimental.ValueContext) -> ReplicaBatch:
-        # The context numbers the replicas of this process only.
+        # The context may number the replicas of all processes, so the remainder gives the number within this one.
         replica = context.replica_id_in_sync_group % len(strategy.extended.worker_devices)
         return cut_batch(data, first + replica, strategy.num_replicas_in_sync, padded)
 

@@ -1,8 +1,8 @@
 """Cuts a global batch into one piece for each replica and says how many rows of each piece count.
 
-Stock tf.distribute rebatches and leaves a replica with nothing, or with a share that nobody knows the size of, when a
-batch does not divide. Here every replica gets a piece of nearly equal size together with its row count and the global
-one; a replica that would have none gets one row that does not count.
+When a batch does not divide, stock tf.distribute rebatches it. A replica then has no rows, or a number of rows that is
+not known in the step. Here every replica gets a piece of nearly equal size, its number of rows, and the global number.
+A replica that would have no row gets one that does not count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ReplicaBatch(NamedTuple):
 
 
 class OwnShare(NamedTuple):
-    """A replica's piece of a batch that only this worker has; how many rows the others have is asked in the step."""
+    """A replica's piece of a batch that only this worker has. The step asks how many rows the others have."""
 
     data: Any
     num_valid: Any
@@ -44,12 +44,12 @@ def _cut(leaf: Any, start: Any, size: Any, num_replicas: int, padded_size: int |
     if padded_size is None:
         if leaf.shape.rank is None:
             return leaf[start : start + size]
-        # Where all batches divide evenly the size is known, and with it the shapes of the whole step: gradients of
-        # broadcasts and sums then need no work at run time.
+        # If all batches divide evenly, the size of a piece is known, and with it the shapes of the whole step. The
+        # gradients of broadcasts and sums then need no work at run time.
         num_rows = leaf.shape[0]
         even = num_rows // num_replicas if num_rows and num_rows % num_replicas == 0 else None
         return tf.ensure_shape(leaf[start : start + size], [even, *leaf.shape[1:]])
-    # Padding repeats the last row, so that it is as harmless to the model as any real row.
+    # Padding repeats the last row, which is as harmless to the model as any real row.
     rows = tf.minimum(start + tf.range(padded_size, dtype=tf.int64), start + size - 1)
     return tf.ensure_shape(tf.gather(leaf, rows), [padded_size, *leaf.shape[1:]])
 

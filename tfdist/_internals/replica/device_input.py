@@ -1,8 +1,8 @@
-"""Iterators that copy batches to devices end at once.
+"""Iterators that copy batches to devices end without a delay.
 
-For each device stock makes a small dataset that only hands over what the host prepared, with a thread that tunes it.
-Where an iterator is given up, at the end of an epoch, it waits until that thread wakes up by itself: seconds for a
-short epoch, up to a minute after a long one. There is nothing to tune in these datasets.
+For each device stock makes a small dataset, which only hands over what the host has prepared, and a thread that tunes
+it. An iterator that is given up, at the end of an epoch, waits until that thread wakes up by itself. That takes seconds
+after a short epoch, and up to a minute after a long one. These datasets have nothing to tune.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `fit` sees of a strategy whose replicas each hold the whole model and a share of every batch."""
+"""What `fit` sees of a strategy in which each replica holds the whole model and a part of every batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReplicaDistribution(Distribution):
     random_by_row = False
     num_replicas_in_sync: int
     extended: tf.distribute.StrategyExtended
-    # The step of a replica; a strategy that exchanges otherwise names its own subclass.
+    # The step of a replica. A strategy that exchanges in another way names a subclass of its own.
     step_class: type[ReplicaStep] = ReplicaStep
 
     @property
@@ -68,7 +68,7 @@ class ReplicaDistribution(Distribution):
 
     def counted_step(self, data: Any) -> tuple[Step, Any]:
         rows = count_rows(data)
-        # One row of zeros in place of none, for layers that cannot take an empty batch.
+        # A replica without rows gets one row of zeros, since some layers cannot take an empty batch.
         missing = tf.cast(tf.equal(rows, 0), tf.int32)
 
         def padded(value: Any) -> Any:

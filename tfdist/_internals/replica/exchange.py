@@ -1,4 +1,4 @@
-"""What replicas exchange: sums by as few collectives as possible, gradients with passengers."""
+"""Sums over the replicas by as few collectives as possible; small tensors travel with the gradients, as passengers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def all_reduce(values: Sequence[Any]) -> list[Any]:
-    """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, slices apart.
+    """Sums tensors or IndexedSlices over all replicas: one collective for each dtype, and one for each IndexedSlices.
 
     Must be called in a replica's context.
     """
@@ -20,7 +20,8 @@ def all_reduce(values: Sequence[Any]) -> list[Any]:
         by_dtype.setdefault(key, []).append(index)
     summed: list[Any] = [None] * len(values)
     for indices in by_dtype.values():
-        # TensorFlow reshapes each tensor of a pack twice; scalars, such as the states of metrics, travel as one.
+        # TensorFlow reshapes each tensor of a pack twice. So scalars, such as the states of metrics, travel as one
+        # vector.
         scalars = [index for index in indices if _is_scalar(values[index])]
         whole = [index for index in indices if index not in scalars]
         pack = [values[index] for index in whole]
@@ -60,7 +61,8 @@ class GradientExchange:
     def sum_gradients(self, shares: Sequence[Any]) -> list[Any]:
         """Returns the sums of the gradients' shares; None stays None."""
         present = [index for index, share in enumerate(shares) if share is not None]
-        # Inside a condition the passengers' sum could not be read outside, so they wait for `take_passengers`.
+        # If this is inside a condition, a sum that is computed here cannot be read outside of it. The passengers then
+        # wait for `take_passengers`.
         is_here = self._reduced is None and self._graph is tf.compat.v1.get_default_graph()
         aboard = self._passengers if is_here else []
         summed = self._sum([*(shares[index] for index in present), *aboard])

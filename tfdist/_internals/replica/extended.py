@@ -1,11 +1,11 @@
 """TensorFlow's mirrored and multi-worker strategies with collectives launched inside each replica.
 
-Stock strategies trace each replica in a thread and meet in `merge_call` to reduce and to update. `merge_call`
-cannot stand inside a condition, which is why gradient accumulation, loss scaling and averaged weights crash there.
-TensorFlow has a second mode, without `merge_call`, where each replica launches its own collectives and updates its
-own copy; stock uses it under XLA on GPUs only. Here it is the rule for every traced function.
+Stock strategies trace each replica in a thread, and the threads meet in `merge_call` to reduce and to update.
+`merge_call` cannot stand inside a condition, and so gradient accumulation, loss scaling and averaged weights crash
+there. TensorFlow has a second mode, without `merge_call`, in which each replica launches its own collectives and
+updates its own copy. Stock uses this mode under XLA on GPUs only. Here every traced function uses it.
 
-No public override reaches these: the methods are `StrategyExtended`'s private protocol.
+No public method can be overridden for this: the methods here are the private protocol of `StrategyExtended`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
 
-# Two strategies in one process must not share collective keys: TensorFlow starts each at the same number, and the
-# second strategy then fails with an InternalError from CollectiveReduceV2. A stock strategy has the numbers below.
+# Two strategies in one process must not share collective keys. TensorFlow starts each of them at the same number, and
+# the second one then fails with an InternalError from CollectiveReduceV2. A stock strategy has numbers below these.
 _key_bases = itertools.count(start=10_000, step=10_000)
 
 
@@ -25,15 +25,15 @@ class ReplicaLocalUpdates:
     """Mixin for `MirroredExtended`: no `merge_call` in traced functions, no broadcast for equal writes."""
 
     def _use_merge_call(self) -> bool:
-        # Eager replica functions run one after the other, so a collective in the first would wait for ever.
+        # Eagerly, replicas run one after the other, and a collective of the first would wait for ever.
         return tf.executing_eagerly()
 
     def _create_variable(self, next_creator: Any, **kwargs: Any) -> Any:
-        # "Only the first replica" is a broadcast through merge_call. Keras uses it for counters and learning rates
-        # that every replica computes alike, so that writing locally is the same and costs nothing.
+        # The aggregation "only the first replica" is a broadcast through merge_call. Keras uses it for counters and
+        # learning rates. Every replica computes these alike, so that each can write its own copy at no cost.
         if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA:
             kwargs["aggregation"] = tf.VariableAggregation.NONE
-        # Between two updates each replica has gradients of its own rows only; what is read and saved is their sum.
+        # Between two updates each replica keeps the gradients of its own rows. Their sum is what is read and saved.
         if str(kwargs.get("name")).endswith("gradient_accumulator"):
             kwargs["aggregation"] = tf.VariableAggregation.SUM
             kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
@@ -54,7 +54,7 @@ class MultiWorkerExtended(ReplicaLocalUpdates, collective_all_reduce_strategy.Co
     def _initialize_local_devices(
         self, cluster_resolver: Any, worker_device: str
     ) -> tuple[tuple[str, ...], str]:
-        # Stock takes one CPU device whatever the number of logical devices.
+        # Stock takes one CPU device, however many logical devices there are.
         gpus = len(tf.config.list_logical_devices("GPU"))
         kind = "GPU" if gpus else "CPU"
         count = self._devices_per_worker or gpus or 1

@@ -1,4 +1,4 @@
-"""One replica's part of a step: a share of the rows, and sums over all replicas by collectives."""
+"""One replica's part of a step: its rows, and sums over all replicas by collectives."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class RowPosition(NamedTuple):
 
 
 class ReplicaStep(Step):
-    """The step of a replica, which must be open in the replica's context.
+    """The step of a replica; it must be open in the replica's context.
 
     Args:
-        num_valid: Scalar int64, the rows of this replica that count; the rest of its batch is padding.
+        num_valid: Scalar int64, the rows of this replica that count; the others are padding.
         num_global: Scalar int64, the rows of the global batch.
-        padded: Whether batches are padded to one static shape; then padding may be part of any batch, while else it
-            is one row in a replica that would have none.
-        rows: Where this replica's rows stand, if random numbers are to be those that the rows get on one device.
+        padded: Whether batches are padded to one static shape, so that any batch may have padding. If not, the only
+            padding is the one row of a replica that would have none.
+        rows: Where this replica's rows stand in the global batch, if each row is to get the random numbers that it
+            gets on one device; otherwise None.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ReplicaStep(Step):
 
     @classmethod
     def of_counted_rows(cls, num_valid: tf.Tensor, padded: bool = False) -> ReplicaStep:
-        """Returns the step of a replica that must ask the others how many rows they have: one small collective."""
+        """Returns the step of a replica that asks the others how many rows they have, by one small collective."""
         rows = tf.cast(num_valid, tf.float32)
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
         return cls(num_valid, tf.cast(total, tf.int64), padded)
@@ -124,9 +125,9 @@ class ReplicaStep(Step):
         return tf.cast(folded, seed.dtype)
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
-        """Draws for the whole global batch, from the seed that all replicas share, and keeps this replica's rows.
+        """Draws for the global batch, from the seed that all replicas share, and keeps the rows of this replica.
 
-        That is as many times the drawing as there are replicas.
+        So every replica draws as much as one device would.
         """
         assert self._rows is not None  # by_row was asked before
         if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
@@ -144,7 +145,7 @@ class ReplicaStep(Step):
         start = tf.where(by_row, self._rows.first, tf.zeros_like(self._rows.first))
         with self._drawing_for_all():
             whole = draw(tf.concat([[tf.where(by_row, self.num_global, shape[0])], shape[1:]], 0))
-        # A replica without rows of its own, or with padding, asks for more rows than the global batch has.
+        # If this replica has no rows of its own, or has padding, it asks for more rows than the global batch has.
         missing = tf.maximum(start + shape[0] - tf.shape(whole, out_type=tf.int64)[0], 0)
         padding = tf.concat([[[0, missing]], tf.zeros([tf.rank(whole) - 1, 2], tf.int64)], 0)
         own = tf.pad(whole, padding)[start : start + shape[0]]

@@ -1,4 +1,4 @@
-"""Patches that act inside a step, each a call of one method of the current `contract.Step`.
+"""Patches that act inside a step; each calls methods of the current `contract.Step`.
 
-Nothing here knows a strategy; what differs between them is a method of their steps.
+Nothing here knows a strategy. What differs between strategies is in the methods of their steps.
 """

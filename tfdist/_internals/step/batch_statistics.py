@@ -1,7 +1,7 @@
-"""Synchronized batch moments in one collective, and without padding.
+"""Synchronized batch moments are summed in one collective, and padding does not count.
 
-Stock sums the rows, their squares and their count in three collectives for each layer, and counts the row of padding
-that a replica without data runs on.
+Stock sums the rows, their squares and their count in three collectives for each layer. It also counts the row of
+padding on which a replica without data runs.
 """
 
 from __future__ import annotations

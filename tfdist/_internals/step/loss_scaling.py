@@ -1,7 +1,7 @@
-"""Loss scaling decides on the summed gradient, so that all replicas skip or none does.
+"""Loss scaling looks at the gradients of all parts, so that all replicas skip a step or none does.
 
-Stock looks at replica 0's own gradient under MirroredStrategy, and lets every worker decide for itself under
-MultiWorkerMirroredStrategy, where one that skips leaves the others waiting in a collective.
+Under MirroredStrategy stock looks at the gradient of replica 0 alone. Under MultiWorkerMirroredStrategy every worker
+decides for itself, and one that skips leaves the others waiting in a collective.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _agreed(step: Step, stock: Any, optimizer: Any, grads: Any) -> Any:
     finite = stock(optimizer, grads)
     if step.gradients_summed:
         return finite
-    # The sum waits for the update of an accumulation; until then the parts must agree on each batch by itself.
+    # With accumulation the gradients are summed only at the update. Until then the parts must agree on each batch.
     failures = step.sum([tf.cast(tf.logical_not(finite) & step.has_rows, tf.float32)])[0]
     return tf.equal(failures, 0.0)
 

@@ -1,8 +1,8 @@
 """Losses inside a step are means over the rows of its part; see `contract.Step`.
 
-Stock divides every mean by the number of replicas and sums: wrong when replicas have different numbers of rows,
-of valid (unmasked) elements or of sample weight, and by a factor of the number of replicas for a scalar loss, for
-`compute_loss` or for a train_step of the user's own, which stock does not scale.
+Stock divides every mean by the number of replicas, and sums. That is wrong if the replicas have different numbers of
+rows, of valid (unmasked) elements, or different sums of sample weights. Stock does not scale a scalar loss, a
+`compute_loss` or a `train_step` of the user's own at all, which makes them too large by the number of replicas.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _unscaled(step: Step, stock: Any, value: Any) -> Any:
 
 
 def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> Any | None:
-    """Returns what stock divides by where it is no row count, or None."""
+    """Returns the divisor of stock's mean if it is not the number of rows, otherwise None."""
     if reduction == "mean_with_sample_weight" and (sample_weight is not None or mask is not None):
         merged = loss_module.apply_mask(sample_weight, mask, dtype=values.dtype, reduction=reduction)
         _, merged = loss_module.squeeze_or_expand_to_same_rank(values, ops.cast(merged, values.dtype))
@@ -43,7 +43,7 @@ def _warn_of_padding(step: Step, values: Any) -> None:
 
 
 def _without_padding(step: Step, values: Any, sample_weight: Any, mask: Any) -> tuple[Any, Any]:
-    """Returns sample weights and mask, one of which is 0 for padding."""
+    """Returns sample weights and mask, so that one of the two is 0 for padding."""
     if mask is not None:
         return sample_weight, step.without_padding(mask)
     weights = ops.ones(ops.shape(values)[:1], values.dtype) if sample_weight is None else sample_weight

@@ -1,7 +1,8 @@
 """A scalar given to `keras.metrics.Mean` inside a step counts by the part's share of the global batch.
 
-On one device `Mean.update_state(loss)` adds one value a step. Each replica adding one makes the epoch's value a mean
-of means, with an empty replica counted in full. Metrics given to `compile` do not count padding to static shapes.
+On one device `Mean.update_state(loss)` adds one value for each step. If each replica added one, the value of the epoch
+would be a mean of means, and an empty replica would count in full. Metrics given to `compile` do not count the padding
+to static shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from keras.src.trainers.compile_utils import MetricsList
 from tfdist._internals.contract import Step
 from tfdist._internals.patch import Patch, in_step
 
-# The losses of several outputs, which Keras weights by the static number of rows; one device knows none.
+# The metrics of the losses of several outputs. Keras weights these by the number of rows if it is static, and it is
+# not static on one device.
 _counted_by_step: weakref.WeakSet[Any] = weakref.WeakSet()
 
 

@@ -1,6 +1,7 @@
-"""Operations of Keras's backend that a step may run in another way: each is a look-up in the step's own table.
+"""Operations of Keras's backend that a step may run in its own way: each patch asks the step by the operation's name.
 
-A mesh has such a table, `mesh/operations.py`, since DTensor lacks layout rules for some operations or their gradients.
+A mesh has its own operations, in `mesh/operations.py`, because DTensor lacks layout rules for some operations or their
+gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LAYOUT = "DTensor's rule takes batch-parallel inputs only, and whole kernels"
 _GRADIENT = "DTensor has no layout rule for the gradient, and says so in the middle of the program"
 _NONE = "DTensor has no layout rule for what stock makes it of"
 
-# Name in a step's table -> where stock keeps the function, and why it may have to run in another way.
+# Name of the operation -> the owner and name of the stock function, and why a step may run it in its own way.
 _OPERATIONS: dict[str, tuple[Any, str, str]] = {
     "conv": (backend_nn, "conv", _LAYOUT),
     "conv_transpose": (backend_nn, "conv_transpose", _LAYOUT),

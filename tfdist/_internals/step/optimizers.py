@@ -1,9 +1,9 @@
 """Gradients are summed over the parts of a step once for each update, before anything else is done with them.
 
-Stock clips each replica's own gradient and sums afterwards, so that the bound acts on something that one device never
-sees; it sums inside the update, where a step of gradient accumulation cannot reach it; and an optimizer that overrides
-`apply` is never summed. Here the sum stands where an update begins, in whatever class it begins. With gradient
-accumulation it waits for the clipping, which stock calls on the gradient of an update and nowhere else.
+Stock clips the gradient of each replica and sums afterwards, so that the bound acts on a gradient that one device never
+sees. It sums inside the update, where gradient accumulation crashes. It never sums the gradients of an optimizer that
+overrides `apply`. Here the sum stands where an update begins, in whatever class that is. With gradient accumulation it
+waits for the clipping, because stock clips the gradient of an update and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from tfdist._internals.contract import Step, current_step
 from tfdist._internals.patch import Patch, in_step
 
-# Optimizer -> what is shown the gradients of each of its updates: summed, not clipped yet, None where there is none.
+# Optimizer -> a function that is shown the gradients of each update: summed, not clipped yet, and None for a variable
+# without a gradient.
 _observers: weakref.WeakKeyDictionary[Any, Callable[[Sequence[Any]], None]] = weakref.WeakKeyDictionary()
 
 _BEGINNINGS = ("apply", "apply_gradients")
@@ -53,11 +54,11 @@ def _updated_by_pairs(
 
 @contextmanager
 def _begun(step: Step, optimizer: Any, grads: list[Any], variables: Any) -> Iterator[list[Any]]:
-    """Gives the gradients with which an update begins, and is open while it lasts."""
+    """Surrounds an update, and yields the gradients with which it begins."""
     inner = optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
     at_once = not inner.gradient_accumulation_steps
     known = optimizer._trainable_variables if variables is None else variables
-    # Some gradients are the new values of their variables (scales of 8-bit layers), which are not summed.
+    # The gradients of some variables (scales of 8-bit layers) are their new values, and are not summed.
     kept = {
         index for index, variable in enumerate(known) if optimizer._overwrite_variable_with_gradient(variable)
     }

@@ -1,7 +1,7 @@
-"""Random numbers inside a step: each part draws its own, or, with `random_by_row`, each row those of one device.
+"""Random numbers inside a step: each part draws its own; with `random_by_row` each row gets those of one device.
 
-Parts draw from the one seed that all of them advance alike. A draw whose first dimension is not the number of rows, or
-is fixed in the model, is with `random_by_row` the same in all parts, as it is the same for all rows on one device.
+All parts advance one seed alike, and each part's own seed is made from it. With `random_by_row`, a draw is the same in
+all parts if its first dimension is fixed in the model, or is not the number of rows: on one device all rows share it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _dropout_by_row(
     if not step.by_row or rate in (0.0, 1.0):
         return stock(inputs, rate, noise_shape, seed)
     shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
-    # What dropout makes of ones: 0 where it drops, the scale of what is left elsewhere.
+    # Dropout is applied to ones: they become 0 where it drops, and elsewhere the scale of what is left.
     kept = step.draw(shape, lambda whole: stock(tf.ones(whole, inputs.dtype), rate, None, seed))
     return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
 

@@ -1,8 +1,8 @@
-"""A step sees every Keras variable that is written in it, and says what is kept.
+"""A step sees every Keras variable that is written in it, and says which value is kept.
 
-What is written tells which variables the parts must share at the end of the step (moving statistics), and which
-metrics have something new. A replica without rows of its own runs on one row of padding, so that no layer meets an
-empty batch; what its metrics would count of that row is not kept.
+The variables that were written tell what the parts must share at the end of the step (moving statistics), and which
+metrics have new values. A replica without rows of its own runs on one row of padding, so that no layer is given an
+empty batch. What its metrics count of that row is not kept.
 """
 
 from __future__ import annotations
