@@ -1,6 +1,7 @@
 # `make train` and `make test` set everything up by themselves; they need Python 3.11 to 3.13 and a package index.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 OUTPUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
 BIN := $(VENV)/bin
@@ -21,8 +22,8 @@ train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUT
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
 	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
-test: $(INSTALLED)  ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(INSTALLED)  ## run every test; JOBS=N processes are busy at a time
+	TEST_JOBS=$(JOBS) $(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist loadgroup --no-loadscope-reorder
 
 check: lint  ## format, lint, types, layers, and the quick tests
 	$(BIN)/python -m pytest -q --durations=5 -m "not slow" $(PURE_TESTS) tests/parity
@@ -40,7 +41,7 @@ bench: $(INSTALLED)  ## run the benchmarks
 notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 	$(BIN)/python notebooks/execute.py
 
-tree: $(INSTALLED)  ## write the tree in README.md anew
+tree: $(INSTALLED)  ## write docs/tree.md, the tree of files, anew
 	$(BIN)/python docs/tree.py
 
 clean:  ## remove the environment

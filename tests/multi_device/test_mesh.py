@@ -15,7 +15,7 @@ import tfdist
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.models import BertConfig, bert_classifier, build_bert
 from tfdist.parity.cases.layers import REFUSED_ON_MESH
-from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.numerics import RELATIVE_TOLERANCE
 from tfdist.planner import plan_sharding
 
 RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}

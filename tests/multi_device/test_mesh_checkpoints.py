@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfdist
-from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.numerics import RELATIVE_TOLERANCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,7 +11,7 @@ from tensorflow.experimental import dtensor
 import tfdist
 from tfdist.models.bert import bert_classifier, build_bert
 from tfdist.models.bert_config import BertConfig
-from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.numerics import RELATIVE_TOLERANCE
 from tfdist.parity.inspection import mesh_collectives
 
 VOCABULARY, WIDTH, LENGTH = 64, 8, 3

@@ -5,10 +5,9 @@ Each case has a process of its own: after such a step TensorFlow may fail in all
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tfdist.parity.processes import run_python
 
 SCRIPT = """
 import sys
@@ -70,13 +69,7 @@ model.save(sys.argv[3])
 )
 def test_a_step_that_fails_on_a_device(tmp_path, mesh, call, told) -> None:
     """DTensor gives the error to whoever reads a result of the step, and in `fit` only 'cancelled'."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, mesh, call, str(tmp_path / "model.keras")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(["-c", SCRIPT, mesh, call, str(tmp_path / "model.keras")], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert "refused" in lines, lines

@@ -15,7 +15,8 @@ import pytest
 
 from tfdist.parity.processes import ProcessGroup, worker_environments
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(150)]
+# The workers compute for a moment, and then wait for what is to happen.
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.busy(0), pytest.mark.timeout(150)]
 
 START_LIMIT_S = 60
 
@@ -77,7 +78,7 @@ def start(
     )
     script.write_text(text)
     logs = [folder / f"log.{index}.txt" for index in range(2)]
-    return ProcessGroup([sys.executable, str(script)], worker_environments(2), logs)
+    return ProcessGroup([sys.executable, str(script)], worker_environments(2), logs, forked=True)
 
 
 def wait_for_fault(group: ProcessGroup, folder: Path) -> None:

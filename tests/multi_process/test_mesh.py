@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfdist.parity.comparison import RELATIVE_TOLERANCE
+from tfdist.numerics import RELATIVE_TOLERANCE
 from tfdist.parity.processes import ProcessGroup, worker_environments
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.busy(2), pytest.mark.timeout(240)]
 
 LIMIT_S = 120
 
@@ -66,7 +66,7 @@ def run(folder: Path, name: str, num_processes: int, *arguments: str) -> list[st
     script.write_text(SCRIPT)
     logs = [folder / f"{name}.{index}.txt" for index in range(num_processes)]
     command = [sys.executable, str(script), name, *arguments]
-    codes = ProcessGroup(command, worker_environments(num_processes), logs).wait(LIMIT_S)
+    codes = ProcessGroup(command, worker_environments(num_processes), logs, forked=True).wait(LIMIT_S)
     outputs = [log.read_text(errors="replace") for log in logs]
     assert codes == [0] * num_processes, "\n\n".join(output[-3000:] for output in outputs)
     return outputs

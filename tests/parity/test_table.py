@@ -1,78 +1,64 @@
-"""The page docs/parity.md is held against the register: every case and layout, and no failing tfdist cell."""
+"""The rows and columns of docs/parity.md are those of the register, and every family is tested on every mesh."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
+from page import page_rows
 
-from tfdist.parity.comparison import RELATIVE_TOLERANCE
-from tfdist.parity.registry import all_cases
-from tfdist.parity.table import COLUMNS, MESH_COLUMNS, ORACLES, REPLICA_COLUMNS
-from tfdist.parity.topologies import LAYOUTS, REFERENCE
-
-PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
-
-
-def page_rows() -> dict[str, dict[str, str]]:
-    """Returns the cells of the page by case and column."""
-    rows: dict[str, dict[str, str]] = {}
-    columns: list[str] = []
-    for line in PAGE.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| Case |"):
-            columns = cells[1:]
-        elif found := re.match(r"\| `(.+?)`", line):
-            row = rows.setdefault(found[1], {})
-            assert not set(row) & set(columns), f"{found[1]} has two rows"
-            row.update(zip(columns, cells[1:], strict=True))
-    return rows
+from tfdist.numerics import BFLOAT16_TOLERANCE, RELATIVE_TOLERANCE
+from tfdist.parity.registry import FAMILIES, MESHES, all_cases
+from tfdist.parity.run.suite import Cell
+from tfdist.parity.table import COLUMNS, MESH_COLUMNS, REPLICA_COLUMNS, agrees, is_on_meshes
+from tfdist.parity.topologies import REFERENCE, TOPOLOGIES
 
 
 def test_every_case_has_a_row():
     assert list(page_rows()) == list(all_cases())
 
 
-def test_columns_are_the_layouts():
+def test_columns_are_the_topologies():
     for name, row in page_rows().items():
-        on_meshes = set(MESH_COLUMNS) & set(all_cases()[name].layouts)
-        assert set(row) == set(REPLICA_COLUMNS) | (set(MESH_COLUMNS) if on_meshes else set()), name
-    assert set(COLUMNS) | {REFERENCE.name} == set(LAYOUTS)
+        on_meshes = is_on_meshes(all_cases()[name])
+        assert set(row) == {*REPLICA_COLUMNS, *(MESH_COLUMNS if on_meshes else ())}, name
+    assert {*COLUMNS, REFERENCE.name} == set(TOPOLOGIES)
 
 
-def test_every_oracle_has_a_heading():
-    assert {case.oracle for case in all_cases().values()} <= set(ORACLES)
-
-
-@pytest.mark.parametrize("column", [name for name in COLUMNS if not LAYOUTS[name].stock])
+@pytest.mark.parametrize("column", [name for name in COLUMNS if not TOPOLOGIES[name].stock])
 def test_no_failing_cell(column):
-    rows = page_rows()
     for case in all_cases().values():
-        text = rows[case.name].get(column, "")
-        if column in case.layouts:
-            assert float(text) <= LAYOUTS[column].tolerance <= RELATIVE_TOLERANCE, f"{case.name}: {text}"
-        else:
+        text = page_rows()[case.name].get(column, "")
+        if column not in case.topologies:
             assert text == ""
+            continue
+        tolerance = BFLOAT16_TOLERANCE if case.family == "precision" else RELATIVE_TOLERANCE
+        assert float(text) <= (0.0 if TOPOLOGIES[column].bit_equal else tolerance), f"{case.name}: {text}"
 
 
-def test_stock_fails_where_tfdist_mends():
-    """The harness is sharp enough to see each defect of stock that it is there for."""
-    rows = page_rows()
-    for name in (
-        "uneven_rest",
-        "masked[sum_over_batch_size]",
-        "scalar_loss[even]",
-        "clipping[global_clipnorm]",
-        "accumulation[sgd]",
-        "poisoned_row",
-        "average[overwriting]",
-        "unsynchronized[24]",
-        "random_masks[dropout]",
-        "rows_seen[generator]",
-        "steps_per_execution[2]",
-        "compiled_with_xla[even]",
-        "unseeded_random",
-        "global_state_in_replicas",
-    ):
-        assert rows[name]["stock_mirrored_2"].split()[0] in ("FAIL", "error", "crash", "hang"), name
+def test_every_family_has_cases():
+    assert {case.family for case in all_cases().values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_family_is_tested_on_every_mesh(mesh):
+    """But those that a mesh refuses: functions of Python see the rows, and XLA and collectives the replicas."""
+    tested = {case.family for case in all_cases().values() if mesh in case.tested}
+    assert set(FAMILIES) - tested == {"rows", "compilation"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "text", "expected"),
+    [
+        (Cell("ok", 2e-7), "3e-06", True),
+        (Cell("ok", 0.0), "0", True),
+        (Cell("ok", 2e-7), "FAIL 2e-02", False),
+        (Cell("FAIL", 0.02), "FAIL 3e-02", True),
+        (Cell("FAIL", 0.02), "FAIL 9e-01", False),
+        (Cell("FAIL", 0.0), "FAIL", True),
+        (Cell("FAIL", 0.02), "3e-07", False),
+        (Cell("error"), "error", True),
+        (Cell("error"), "hang", False),
+        (Cell("crash"), "2e-07", False),
+    ],
+)
+def test_a_fresh_cell_is_held_against_the_page(cell, text, expected):
+    assert agrees(cell, text) is expected

@@ -1,0 +1,133 @@
+"""Canaries of the patches of what surrounds a step: fit, evaluate, predict and their batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from canary import (
+    BATCH,
+    assert_equal,
+    assert_one_device,
+    canary,
+    collectives,
+    compiled,
+    dense,
+    rows,
+    strategy,
+)
+from keras.src.backend.tensorflow.trainer import TFEpochIterator
+from tensorflow.python.data.ops import multi_device_iterator_ops
+
+from tfdist.errors import UnsupportedError
+
+
+@canary({"_maybe_symbolic_build": r"expects 1 input\(s\), but it received 2 input tensors"})
+def generator_without_loss() -> None:
+    def batches() -> Iterator[Any]:
+        features, labels = rows(24)
+        for start in range(0, 24, BATCH):
+            yield features[start : start + BATCH], labels[start : start + BATCH]
+
+    def trained(scope: Any) -> dict[str, np.ndarray]:
+        with scope:
+            model = compiled(lambda: keras.Sequential([keras.layers.Dense(3)]))
+        model.fit(batches(), verbose=0)
+        return {"bias": model.get_weights()[1]}
+
+    assert_equal(trained(strategy().scope()), trained(contextlib.nullcontext()))
+
+
+@canary({"_create_device_dataset": r"autotune.enabled is \[None, None\]"})
+def iterators_that_do_not_tune_themselves() -> None:
+    made = []
+    inner = multi_device_iterator_ops._create_device_dataset
+
+    def recorded(*args: Any) -> Any:
+        made.append(inner(*args))
+        return made[-1]
+
+    multi_device_iterator_ops._create_device_dataset = recorded
+    try:
+        iter(strategy().batches(tf.data.Dataset.range(4).batch(4), None, None))
+    finally:
+        multi_device_iterator_ops._create_device_dataset = inner
+    tuning = [dataset.options().autotune.enabled for dataset in made]
+    assert tuning == [False, False], f"autotune.enabled is {tuning}"
+
+
+@canary({"TFEpochIterator.__init__": "AttributeError: 'PerReplicaSpec' object has no attribute 'shape'"})
+def batches_of_one_shape() -> None:
+    shapes = set()
+
+    class Recorder(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            if not tf.distribute.in_cross_replica_context():
+                shapes.add(inputs.shape[0])
+            return inputs
+
+    with strategy(static=True).scope():
+        model = compiled(lambda: dense(Recorder()))
+    model.fit(*rows(), batch_size=BATCH, verbose=0)
+    assert shapes == {BATCH // 2}, f"the replicas saw batches of {shapes}"
+
+
+@canary({"TFEpochIterator.reset": "^AssertionError: 2 batches"})
+def batches_that_the_workers_agreed_on() -> None:
+    iterator = TFEpochIterator(strategy(), x=np.zeros((16, 4), "float32"), batch_size=BATCH)
+    iterator._distributed_dataset.num_batches = 5
+    iterator.reset()
+    assert iterator.num_batches == 5, f"{iterator.num_batches} batches"
+
+
+# It crashes in tracing where the step is traced for the first time, else in the graph.
+@canary(
+    {
+        "_make_function": "'NoneType' object has no attribute 'dtype'|feed a value for placeholder tensor 'while/"
+    }
+)
+def several_steps_in_one_call() -> None:
+    assert_one_device(lambda: compiled(steps_per_execution=2))
+
+
+@canary({"TensorFlowTrainer.train_step": "^AssertionError: 2 collectives"})
+def one_collective_a_step() -> None:
+    number = collectives(metrics=["accuracy"])
+    assert number == 1, f"{number:g} collectives"
+
+
+@canary({"make_predict_function": "10 predictions of 5 rows"})
+def predict_on_batch() -> None:
+    with strategy().scope():
+        model = dense()
+    features = rows(5)[0]
+    found = model.predict_on_batch(features)
+    assert len(found) == 5, f"{len(found)} predictions of 5 rows"
+    np.testing.assert_allclose(found, model(features), atol=1e-6)
+
+
+def refuses_a_model_from_outside(call: Callable[[keras.Model], Any]) -> None:
+    model = compiled()
+    model.predict(rows(8)[0], verbose=0)
+    with strategy().scope(), pytest.raises(UnsupportedError, match="outside of strategy"):
+        call(model)
+
+
+@canary({"TensorFlowTrainer.fit": "RuntimeError: Must not nest tf.distribute.Strategy scopes"})
+def fit_of_a_model_from_outside() -> None:
+    refuses_a_model_from_outside(lambda model: model.fit(*rows(8), verbose=0))
+
+
+@canary({"TensorFlowTrainer.evaluate": "DID NOT RAISE UnsupportedError"})
+def evaluate_of_a_model_from_outside() -> None:
+    refuses_a_model_from_outside(lambda model: model.evaluate(*rows(8), verbose=0))
+
+
+@canary({"TensorFlowTrainer.predict": "DID NOT RAISE UnsupportedError"})
+def predict_of_a_model_from_outside() -> None:
+    refuses_a_model_from_outside(lambda model: model.predict(rows(8)[0], verbose=0))

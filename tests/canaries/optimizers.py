@@ -1,0 +1,91 @@
+"""Canaries of the patches of optimizers and loss scaling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from canary import BATCH, assert_one_device, canary, collectives, compiled, rows, strategy
+
+
+@canary({"_all_reduce_sum_gradients": r"weight 0 differs by 1\.5"})
+def gradients_are_summed_once() -> None:
+    assert_one_device(lambda: compiled(metrics=["accuracy"]))
+
+
+class OwnStep(keras.Sequential):
+    """Takes the gradients of a loss of its own."""
+
+    def train_step(self, data: Any) -> Any:
+        features, labels = data
+        with tf.GradientTape() as tape:
+            logits = self(features, training=True)
+            loss = keras.ops.mean(
+                keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            )
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return self.compute_metrics(features, labels, logits)
+
+
+def accumulating(**options: Any) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(0.5, gradient_accumulation_steps=2, **options)
+
+
+@canary({"BaseOptimizer.apply": r"weight 0 differs by 0\.24"})
+def accumulation_of_shares() -> None:
+    def build() -> keras.Model:
+        return OwnStep([keras.layers.Input((4,)), keras.layers.Dense(3)])
+
+    assert_one_device(lambda: compiled(build, accumulating))
+
+
+@canary({"_clip_gradients": "weight 0 differs by 0.034"})
+def clipping_of_the_accumulated_sum() -> None:
+    assert_one_device(lambda: compiled(optimizer=lambda: accumulating(global_clipnorm=0.1)))
+
+
+@canary({"BaseOptimizer.__init__": r"weight 0 differs by 0\.067"})
+def an_apply_of_the_users_own() -> None:
+    # A new class each time: the patch is put on a class when its first object is made.
+    class Normalized(keras.optimizers.SGD):
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            norm = tf.linalg.global_norm(list(grads))
+            return super().apply([gradient / norm for gradient in grads], trainable_variables)
+
+    assert_one_device(lambda: compiled(optimizer=lambda: Normalized(0.1)), rows(24))
+
+
+def poisoned() -> tuple[np.ndarray, np.ndarray]:
+    features, labels = rows(16)
+    features[1] = np.inf
+    return features, labels
+
+
+def scaled(**options: Any) -> keras.optimizers.Optimizer:
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, **options))
+
+
+@canary({"LossScaleOptimizer.apply": "^AssertionError: 3 collectives"})
+def finiteness_of_the_sum() -> None:
+    number = collectives(optimizer=scaled)
+    assert number == 1, f"{number:g} collectives"
+
+
+@canary({"LossScaleOptimizer._tf_apply": r"weight 0 differs by 0\.14"})
+def the_decision_in_an_eager_step() -> None:
+    assert_one_device(lambda: compiled(optimizer=scaled, run_eagerly=True), rows(16))
+
+
+@canary({"LossScaleOptimizer.check_finite": r"step_counter is \[1\.0, 2\.0\] on the replicas"})
+def accumulated_gradient_that_is_not_finite() -> None:
+    # No update falls into these two steps, where replicas that disagree would wait for each other for ever.
+    with strategy().scope():
+        model = compiled(optimizer=lambda: scaled(gradient_accumulation_steps=4))
+    model.fit(*poisoned(), batch_size=BATCH, shuffle=False, verbose=0)
+    counters = [variable for variable in model.optimizer.variables if len(variable.shape) == 0]
+    for variable in counters:
+        values = [float(value) for value in strategy().experimental_local_results(variable.value)]
+        assert len(set(values)) == 1, f"{variable.path} is {values} on the replicas"

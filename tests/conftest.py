@@ -1,0 +1,98 @@
+"""One queue for all tests: the longest work first, and no more busy processes than `TEST_JOBS` (two).
+
+`make test` starts one worker of pytest more than that, since some tests mostly wait. Whoever computes holds a slot: a
+test in its own process one, a test marked `busy(N)` N for the processes that it starts, and parity cases as many as
+their topology has processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tfdist.parity.run.slots import Slots
+
+DURATIONS = Path(__file__).with_name("durations.json")
+_SLOTS = "TFDIST_TEST_SLOTS"
+_UNKNOWN_S = 20.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-durations", action="store_true", help=f"write {DURATIONS.name} anew at the end")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of pytest-xdist inherit the folder.
+    os.environ.setdefault(_SLOTS, tempfile.mkdtemp(prefix="slots-"))
+    config.stash[_SPENT] = defaultdict(float)
+
+
+def _slots() -> Slots:
+    return Slots(Path(os.environ[_SLOTS]), int(os.environ.get("TEST_JOBS", "2")))
+
+
+@pytest.fixture(scope="session")
+def slots() -> Slots:
+    """The slots that all processes of this session share."""
+    return _slots()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives every test the group that stays in one worker: its file, if it names none; the longest groups first."""
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    if config.getoption("dist", "no") != "no":
+        spent = json.loads(DURATIONS.read_text())
+        first = {group: index for index, group in reversed(list(enumerate(groups.values())))}
+        items.sort(key=lambda item: (-spent.get(groups[item], _UNKNOWN_S), first[groups[item]]))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.path.relative_to(DURATIONS.parent).as_posix()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    marker = item.get_closest_marker("busy")
+    with _slots().hold(marker.args[0] if marker else 1):
+        return (yield)
+
+
+_SPENT = pytest.StashKey[defaultdict[str, float]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    report.user_properties.append(("group", _group(item)))
+    return report
+
+
+class _Recorder:
+    """Sums the seconds of each group, in the process that has the reports of all workers."""
+
+    def __init__(self, spent: defaultdict[str, float]) -> None:
+        self._spent = spent
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._spent[dict(report.user_properties)["group"]] += report.duration
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.pluginmanager.register(_Recorder(session.config.stash[_SPENT]))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--write-durations") and not hasattr(session.config, "workerinput"):
+        spent = {group: round(seconds, 1) for group, seconds in session.config.stash[_SPENT].items()}
+        DURATIONS.write_text(json.dumps(dict(sorted(spent.items())), indent=1) + "\n")

@@ -1,0 +1,100 @@
+"""Cells in parts: the cases of one module on one topology, each part in processes of its own, two busy at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from tfdist.parity.registry import Case, all_cases
+from tfdist.parity.run import results
+from tfdist.parity.run.slots import Slots, exclusive
+from tfdist.parity.run.suite import Cell, read_cell, run_topology
+from tfdist.parity.topologies import REFERENCE, TOPOLOGIES, Topology
+
+
+def part_of(case: Case, topology: Topology) -> str:
+    """Returns the part that a case belongs to; several processes take long to meet, and have one part."""
+    return "all" if topology.num_processes > 1 else case.module.rsplit(".", 1)[-1]
+
+
+class Parts:
+    """Runs the cells that are asked for, and with each all others of its part that are wanted.
+
+    Several processes may share the folder, as the workers of pytest-xdist do: a topology's part is run by the one
+    that asks for it, and a part of the reference by the first.
+    """
+
+    def __init__(
+        self, folder: Path, wanted: Iterable[tuple[str, str]], slots: Slots, imports: Sequence[str] = ()
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            folder: Where results and logs go.
+            wanted: Pairs of case and topology.
+            slots: What limits the busy processes.
+            imports: Modules that register topologies and their strategies.
+        """
+        self._folder, self._slots, self._imports = folder, slots, imports
+        self._wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, topology_name in dict.fromkeys(wanted):
+            case, topology = all_cases()[name], TOPOLOGIES[topology_name]
+            self._wanted[topology.name, part_of(case, topology)].append(name)
+            of_reference = self._wanted[REFERENCE.name, part_of(case, REFERENCE)]
+            if name not in of_reference:
+                of_reference.append(name)
+        self._pool = ThreadPoolExecutor(max_workers=64)
+        self._runs: dict[tuple[str, str], Future[None]] = {}
+        self._lock = threading.Lock()
+
+    def cell(self, name: str, topology_name: str) -> Cell:
+        """Returns the cell of a wanted case as soon as it is known.
+
+        Raises:
+            RuntimeError: Its part has ended without it.
+        """
+        case, topology = all_cases()[name], TOPOLOGIES[topology_name]
+        runs = [self._start(one, part_of(case, one)) for one in (REFERENCE, topology)]
+        while True:
+            ended = all(run.done() for run in runs)
+            if results.read_status(self._folder / REFERENCE.name, name, 0) is not None:
+                cell = read_cell(self._folder, topology, case)
+                if cell is not None:
+                    return cell
+            if ended:
+                for run in runs:
+                    run.result()
+                raise RuntimeError(f"{name} on {topology_name} was not run; see the logs in {self._folder}.")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._pool.shutdown()
+
+    def _start(self, topology: Topology, part: str) -> Future[None]:
+        with self._lock:
+            key = (topology.name, part)
+            if key not in self._runs:
+                self._runs[key] = self._pool.submit(self._run, topology, part)
+            return self._runs[key]
+
+    def _run(self, topology: Topology, part: str) -> None:
+        names = self._wanted[topology.name, part]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (
+            exclusive(self._folder / f"{topology.name}.{part}.lock"),
+            self._slots.hold(topology.num_processes),
+        ):
+            run_topology(
+                topology,
+                self._folder,
+                names=names,
+                keep=True,
+                part=part,
+                imports=self._imports,
+                report=print,
+            )
