@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdist import create_strategy
 from tfdist._internals.mesh import batches as mesh_batches
-from tfdist._internals.registry import apply_patches
+from tfdist._internals.patches import apply_patches
 from tfdist._internals.replica.batches import DistributedBatches
 from tfdist.data.by_index import ByIndex
 from tfdist.strategies.mirrored import Mirrored

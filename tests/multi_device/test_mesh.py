@@ -14,8 +14,8 @@ from tensorflow.python.eager import context
 import tfdist
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.models import BertConfig, bert_classifier, build_bert
-from tfdist.parity.cases.layers import REFUSED_ON_MESH
 from tfdist.numerics import RELATIVE_TOLERANCE
+from tfdist.parity.cases.layers import REFUSED_ON_MESH
 from tfdist.planner import plan_sharding
 
 RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}

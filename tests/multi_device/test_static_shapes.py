@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdist._internals.registry import apply_patches
+from tfdist._internals.patches import apply_patches
 from tfdist.errors import DataError
 from tfdist.log import warn_once
 from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference

@@ -1,6 +1,6 @@
 """Two strategies that stand outside of the package, as a user would add them: registered by name, no file edited.
 
-`gathering` has a replica on each device, and they exchange by gathering what all of them have instead of by all-reduces.
+`gathering` has a replica on each device, and they exchange by gathering what all have instead of by all-reduces.
 `padding` has one, whose batches always have one size. Neither is known to anything in the package.
 """
 
