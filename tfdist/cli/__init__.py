@@ -1,4 +1,4 @@
 """The command line: one file a command.
 
-It may use everything; none of its files loads TensorFlow before it must.
+A command may use every other package. None loads TensorFlow before it has to.
 """

@@ -23,7 +23,7 @@ from tfdist.errors import ClusterError
 _WHEELS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu")
 _LISTED = (*_WHEELS, "keras", "numpy", "keras-hub", "tensorflow-text", "libtpu")
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "TFDIST_DATA_THREADS")
-# What TensorFlow loads to use a GPU: the driver's library, CUDA's from the wheels `nvidia-*`, and NCCL.
+# The libraries that TensorFlow loads to use a GPU: the driver's, those of CUDA (from the wheels `nvidia-*`), and NCCL.
 _CUDA_LIBRARIES = ("cuda", "cudart", "cublas", "cudnn", "cufft", "cusolver", "cusparse", "nccl")
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
@@ -73,7 +73,7 @@ def _show_tensorflow(console: Console, problems: list[str]) -> None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Returns the versions of tfdist and of what it stands on that are installed, without importing them."""
+    """Returns the installed versions of tfdist and of the packages that it needs, without importing any of them."""
     versions = {}
     for name in ("tfdist", *_LISTED):
         try:
@@ -151,7 +151,7 @@ def tpu_problems(installed: Mapping[str, str], env: Mapping[str, str], devices: 
 
 
 def gpu_problems(is_cuda_build: bool, num_gpus: int, has_driver: bool, missing: Iterable[str]) -> list[str]:
-    """Returns why a GPU of this host is not used; a host without one has no problem."""
+    """Returns why the GPUs of this host are not used; a host without a GPU has no problem."""
     if num_gpus or not has_driver:
         return []
     if not is_cuda_build:
@@ -212,7 +212,7 @@ def _device_rows(tf: Any, problems: list[str]) -> list[Row]:
 
 
 def find_library(name: str) -> str | None:
-    """Returns where a CUDA library is: in a wheel `nvidia-*`, or by the loader; None if nowhere."""
+    """Returns where a CUDA library is, in a wheel `nvidia-*` or where the loader finds it; None if it is absent."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or [] if spec else []:
         for path in sorted(Path(folder).glob(f"*/lib/lib{name}.so*")):

@@ -1,7 +1,8 @@
 """Ctrl-C ends a command wherever it is.
 
-Python raises KeyboardInterrupt in whatever the main thread does. While TensorFlow traces a model, that is often Python
-called from C++, which turns it into a TypeError or drops it. So the signal is also remembered, and raised once more.
+Python raises KeyboardInterrupt in the code that the main thread runs. While TensorFlow traces a model, this is often
+Python code called from C++, and the C++ code turns the exception into a TypeError or drops it. So the signal is also
+remembered, and the exception raised once more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-# Cleaning up after the first KeyboardInterrupt is done by then; if the command still runs, it was dropped.
+# Cleaning up after the first KeyboardInterrupt takes less than this. If the command still runs, the exception was lost.
 _AGAIN_S = 5.0
 
 

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_host_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds what says which hosts the run has, and where they listen."""
+    """Adds the flags that say which hosts the run has, and on which ports they listen."""
     add = parser.add_argument
     add("--hosts", metavar="A:2,B:2", help="all hosts of the run, each with its number of workers")
     add(
@@ -138,7 +138,7 @@ def _plan(
         command,
         num_cpus=_num_cpus(),
         environ=os.environ,
-        # Of the other hosts' GPUs, which a dry run of all may show, nothing is known here.
+        # A dry run may show the commands of all hosts, and the GPUs of other hosts are not known here.
         gpus=list_gpus(os.environ) if len(hosts) == 1 or args.host_index is not None else (),
         devices_per_worker=args.devices_per_worker,
     )
@@ -187,7 +187,7 @@ def _only_host(args: argparse.Namespace) -> tuple[tuple[str, int], ...]:
 
 
 def _host_index(args: argparse.Namespace, hosts: tuple[tuple[str, int], ...]) -> int | None:
-    """Returns which host this is; None, for all of them, is allowed with --dry-run alone."""
+    """Returns which host this is; None means all of them, which only --dry-run allows."""
     index: int | None = args.host_index
     if index is None and len(hosts) == 1:
         return 0
@@ -208,9 +208,10 @@ def _command(args: argparse.Namespace) -> tuple[str, ...]:
         ConfigError: there is no such script or module.
     """
     if args.module:
-        # Found without importing it: the launcher loads no TensorFlow.
+        # The module is looked up and not imported, because the launcher loads no TensorFlow.
         top = args.script.partition(".")[0]
-        # The working folder is on the workers' path; everything else, editable installs too, is found as here.
+        # The workers have the working folder on their path. Everything besides, editable installs too, is found there
+        # as it is here.
         known = importlib.machinery.PathFinder.find_spec(top, [""]) or importlib.util.find_spec(top)
         if not known:
             raise ConfigError(
@@ -239,7 +240,7 @@ def _positive(text: str) -> int:
     return value
 
 
-# argparse puts the name of a type into the message for text that is no such value.
+# If a text is no such value, argparse puts the name of the type into its message.
 _positive.__name__ = "whole number"
 
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader, say `head`, has gone. Nothing may be flushed to it when Python ends.
+        # The reader of the output, such as `head`, has gone. Python must not flush anything to it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 

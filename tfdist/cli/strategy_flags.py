@@ -12,7 +12,8 @@ from typing import Any
 from tfdist.config.schema import Given, StrategyConfig
 from tfdist.errors import ConfigError
 
-# Flag -> option, what stands for its value (None for a flag without one, which means true), and help.
+# Flag -> the option, the placeholder of its value in the help (None for a flag that has no value and means true), and
+# the help.
 _FLAGS = {
     "--devices": (
         "devices",
@@ -35,7 +36,7 @@ _MESH_FLAGS = {
 
 
 class _Option(argparse.Action):
-    """Notes an option of the strategy, as text, with the flag that gave it."""
+    """Keeps an option of the strategy as text, together with the flag that gave it."""
 
     def __call__(
         self,
@@ -76,7 +77,7 @@ def add_strategy_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that describe a mesh, of which the mesh itself must be given."""
+    """Adds the flags that describe a mesh; `--mesh` itself is required."""
     for flag, (option, metavar, about) in _MESH_FLAGS.items():
         _add(parser, flag, option, metavar, about.removeprefix("for mesh: "), required=flag == "--mesh")
 
@@ -109,12 +110,12 @@ def given_options(args: argparse.Namespace) -> dict[str, Given]:
 
 
 def chosen_strategy(args: argparse.Namespace) -> StrategyConfig:
-    """Returns what the flags say, `auto` where they name no strategy."""
+    """Returns the strategy and options that the flags give; the strategy is `auto` if they name none."""
     return StrategyConfig(name=args.strategy or "auto", options=given_options(args))
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Imports the modules of `--import`, which may lie in the working folder, as those of `python -m` may.
+    """Imports the modules of `--import`. They may lie in the working folder, as those of `python -m` may.
 
     Raises:
         ConfigError: There is no such module.

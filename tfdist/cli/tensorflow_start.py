@@ -1,4 +1,4 @@
-"""Loads TensorFlow for a command, without the lines that its C++ code prints meanwhile."""
+"""Loads TensorFlow for a command, and hides the lines that its C++ code prints meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_tensorflow() -> None:
 def start_up_lines_hidden() -> Iterator[None]:
     """Drops TensorFlow's start-up lines from the standard error, unless the user has set TF_CPP_MIN_LOG_LEVEL.
 
-    Another process does it: a C++ error that ends this one must still be shown.
+    Another process filters the lines, so that a C++ error that ends this process is still shown.
     """
     if sys.stderr is None or not hides_start_up_lines(os.environ):
         yield

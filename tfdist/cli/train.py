@@ -10,7 +10,7 @@ from tfdist.cli.tensorflow_start import load_tensorflow
 from tfdist.config import schema
 from tfdist.config.loader import load_config
 
-# Flag -> key of the configuration. The strategy has flags of its own, and the rest is reached by --set.
+# Flag -> key of the configuration. The strategy has flags of its own, and --set reaches all other keys.
 FLAGS = {
     "--task": "task",
     "--data": "data.path",
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_flag(parser: argparse.ArgumentParser, flag: str, key: str) -> None:
-    """Adds the flag for one key of the configuration; not given, it is None."""
+    """Adds the flag for one key of the configuration; its value is None if it is not given."""
     section, _, name = key.rpartition(".")
     owner: Any = get_type_hints(schema.RunConfig)[section] if section else schema.RunConfig
     field = owner.__dataclass_fields__[name]
@@ -57,7 +57,7 @@ def add_flag(parser: argparse.ArgumentParser, flag: str, key: str) -> None:
     if get_origin(hint) is Literal:
         options: dict[str, Any] = {"choices": get_args(hint)}
     else:
-        # `int` for both `int` and `int | None`.
+        # Both `int` and `int | None` give `int`.
         options = {"type": next(iter(get_args(hint)), hint), "metavar": name.upper()}
     default = "" if field.default in (None, "") else f" (default: {field.default})"
     parser.add_argument(flag, dest=key, default=None, help=field.metadata["help"] + default, **options)

@@ -1,6 +1,6 @@
-"""Which processes train together, found from the environment: one file for each kind.
+"""Finds from the environment which processes train together: one file for each kind of environment.
 
-No TensorFlow.
+Nothing here imports TensorFlow.
 """
 
 from tfdist.cluster.environments import detect_cluster

@@ -11,7 +11,7 @@ from tfdist.log import LOGGER
 
 
 class Environment(Protocol):
-    """One way of starting processes: a module, or an object, of this shape."""
+    """One way in which processes are started; a module or an object with these functions."""
 
     @property
     def SOURCE(self) -> str: ...  # noqa: D102, N802 - a constant of each module
@@ -23,8 +23,8 @@ class Environment(Protocol):
         """Reads the cluster, or None for a single process."""
 
 
-# What was said explicitly comes first, then the innermost launcher: torchrun or mpirun may run inside a SLURM
-# job, whose variables they inherit. PMI comes after SLURM, since srun sets PMI's variables too.
+# Explicit descriptions come first, and then the innermost launcher: torchrun or mpirun may run inside a SLURM job, and
+# they inherit its variables. PMI comes after SLURM, because srun sets PMI's variables too.
 _ENVIRONMENTS: tuple[Environment, ...] = (
     tf_config,
     keras_distribution,

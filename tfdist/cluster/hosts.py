@@ -1,4 +1,4 @@
-"""From ranks to addresses, where the environment tells a process its rank but not where the others listen."""
+"""Finds the addresses of all processes where the environment tells a process only its own rank."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def number_ports(hosts: Sequence[tuple[str, int]], base_port: int, source: str) 
 def port_of_job(env: Mapping[str, str], *job_ids: str) -> int:
     """Returns a base port that all processes of a job agree on without talking.
 
-    `TFDIST_PORT` wins. Else neighbouring job numbers get separate blocks of 32 ports.
+    `TFDIST_PORT` wins. Without it, neighbouring job numbers get separate blocks of 32 ports.
     """
     if "TFDIST_PORT" in env:
         return read_int(env, "TFDIST_PORT", minimum=1, maximum=65535)
@@ -101,13 +101,13 @@ def cluster_from_rank(
         num_local: number of processes on this host, or None if unknown.
         base_port: port of the first process of each host.
         source: name of the environment, for messages.
-        cure: what else the user can do where the hosts are unknown.
+        cure: what the user can do besides, if the hosts are unknown; for the message.
 
     Returns:
         The cluster, or None for a single process.
 
     Raises:
-        ClusterError: the processes are on several hosts whose names nothing tells.
+        ClusterError: the processes are on several hosts, and nothing tells their names.
     """
     if num_processes == 1:
         return None

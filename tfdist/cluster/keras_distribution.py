@@ -1,4 +1,4 @@
-"""Keras's own variables `KERAS_DISTRIBUTION_*`, which Keras leaves without a meaning on TensorFlow."""
+"""Keras's own variables `KERAS_DISTRIBUTION_*`, which have no meaning in Keras on TensorFlow."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _POD = re.compile(r"(.+)-(?:master|worker)-\d+")
 
 
 def is_present(env: Mapping[str, str]) -> bool:
-    """Whether this is a PyTorchJob pod of one process (torchrun gives ranks that do not follow the pods)."""
+    """Whether this is a pod of a PyTorchJob with one process; under torchrun, ranks do not follow the pods."""
     return (
         "KUBERNETES_SERVICE_HOST" in env
         and "RANK" in env
@@ -38,7 +38,7 @@ def read_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
         return None
     match = _POD.fullmatch(env["HOSTNAME"])
     job = match[1] if match else ""
-    # Each pod has a headless service of its own name, so any port can be reached.
+    # Each pod has a headless service of its own name, so that every port of it can be reached.
     pods = [f"{job}-master-0", *(f"{job}-worker-{index}" for index in range(num_processes - 1))]
     addresses = number_ports([(pod, 1) for pod in pods], master_base_port(env), SOURCE)
     return ClusterInfo(workers=addresses, task_index=rank, source=SOURCE)

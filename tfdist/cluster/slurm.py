@@ -1,7 +1,7 @@
 """SLURM: one process for each task of an `srun` step.
 
-TensorFlow's own resolver sorts the hosts (so rank 0 gets another host's address), needs `nvidia-smi`,
-rewrites `CUDA_VISIBLE_DEVICES` and always listens on 8888. Here the hosts stay in rank order, the ports come
+TensorFlow's own resolver sorts the hosts, so that rank 0 may get the address of another host. It needs `nvidia-smi`,
+rewrites `CUDA_VISIBLE_DEVICES`, and always listens on port 8888. Here the hosts stay in rank order, the ports follow
 from the job's number, and the GPUs are left as SLURM gave them.
 """
 
@@ -30,8 +30,8 @@ def read_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
     """Reads the cluster of the step; None for a single task, and in a batch script outside `srun`.
 
     Raises:
-        ClusterError: a variable is missing or malformed, or SLURM placed the tasks in an order that is not
-            known here.
+        ClusterError: a variable is missing or malformed, or SLURM has placed the tasks in an order that this module
+            does not know.
     """
     num_processes = read_int(env, _first(env, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), minimum=1)
     if num_processes == 1:
@@ -79,7 +79,7 @@ def _task_counts(env: Mapping[str, str], num_nodes: int, num_processes: int) -> 
 
 def _place(env: Mapping[str, str], counts: Sequence[int], num_processes: int) -> list[tuple[int, int]]:
     """Returns the node and the index on that node of every rank."""
-    # The first word says how tasks go to nodes; the words after a colon or comma, how they go to sockets.
+    # The first word says how tasks go to nodes. The words after a colon or comma say how they go to sockets.
     method = re.split(r"[:,]", env.get("SLURM_DISTRIBUTION", "block"))[0].lower()
     if method.startswith("plane"):
         size = read_int(env, "SLURM_DIST_PLANESIZE", minimum=1)

@@ -20,7 +20,7 @@ class ClusterInfo:
 
     Attributes:
         workers: `host:port` of the worker tasks, in order.
-        chief: `host:port` of a separate chief task, where the cluster names one; it trains too, as process 0.
+        chief: `host:port` of a separate chief task, if the cluster names one; it trains too, as process 0.
         ps: `host:port` of the parameter servers.
         evaluators: `host:port` of side-car evaluators; they take no part in training.
         task_type: `chief`, `worker`, `ps` or `evaluator`.
@@ -60,7 +60,7 @@ class ClusterInfo:
                 f"{did_you_mean(self.task_type, _TASK_TYPES)}"
             )
         size = len(self.jobs.get(self.task_type, ()))
-        # TensorFlow and Kubeflow leave the evaluator out of the cluster that the trainers see.
+        # TensorFlow and Kubeflow leave the evaluator out of the cluster that the training processes see.
         if self.task_type == "evaluator" and size == 0:
             size = self.task_index + 1
         if not 0 <= self.task_index < size:
@@ -88,7 +88,7 @@ class ClusterInfo:
         return {job: addresses for job, addresses in self.jobs.items() if job in ("chief", "worker")}
 
     def check_trains(self, strategy: str) -> None:
-        """Checks that the cluster is one for `strategy`, in which all processes train, and this process too.
+        """Checks that `strategy` can use the cluster: all its processes train, and this process too.
 
         Raises:
             ClusterError: There are parameter servers, or this process is one, or an evaluator.
@@ -102,7 +102,7 @@ class ClusterInfo:
 
     @property
     def num_processes(self) -> int:
-        """Number of processes that train: the workers, and the chief where it is a task of its own."""
+        """Number of processes that train: the workers, and the chief if it is a task of its own."""
         return len(self.training_addresses)
 
     @property
@@ -123,7 +123,7 @@ class ClusterInfo:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that writes files: the chief task, else worker 0."""
+        """Whether this process writes files: it is the chief task, or worker 0 if there is no chief task."""
         return self.task_type in ("chief", "worker") and self.process_index == 0
 
     def to_tf_config(self) -> str:

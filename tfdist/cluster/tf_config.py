@@ -27,7 +27,7 @@ def is_present(env: Mapping[str, str]) -> bool:
 
 
 def read_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
-    """Reads the cluster; also one of a single worker, since it was given explicitly.
+    """Reads the cluster, also that of a single worker, because it was given explicitly.
 
     Raises:
         ClusterError: the JSON is malformed, or the cluster or task in it is wrong.
@@ -77,7 +77,7 @@ def _read_jobs(cluster: Any) -> dict[str, tuple[str, ...]]:
 def _read_task(task: Any, jobs: Mapping[str, tuple[str, ...]]) -> tuple[str, int]:
     if not isinstance(task, dict):
         raise ClusterError(f"TF_CONFIG: 'task' must be an object with type and index, got {task!r}. {_CURE}")
-    # What can be meant in only one way may be left out.
+    # The type and index may be left out if only one of each is possible.
     task_type = task.get("type", next(iter(jobs)) if len(jobs) == 1 else None)
     if not isinstance(task_type, str):
         raise ClusterError(
@@ -95,7 +95,7 @@ def _read_task(task: Any, jobs: Mapping[str, tuple[str, ...]]) -> tuple[str, int
 
 
 def _addresses(job: str, given: Any) -> tuple[str, ...]:
-    """Reads a job's addresses: a list, or a dense map from index to address."""
+    """Reads the addresses of a job: a list, or a map from every index to its address."""
     if isinstance(given, dict):
         dense = [given.get(str(index)) for index in range(len(given))]
         if None in dense:

@@ -40,7 +40,7 @@ def read_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
 
 
 def master_base_port(env: Mapping[str, str]) -> int:
-    """Returns `TFDIST_PORT`, else the port after `MASTER_PORT`, on which torchrun's own store listens."""
+    """Returns `TFDIST_PORT`, or else the port after `MASTER_PORT`; on that one torchrun's own store listens."""
     if "TFDIST_PORT" in env:
         return read_int(env, "TFDIST_PORT", minimum=1, maximum=65535)
     if "MASTER_PORT" in env:

@@ -1,4 +1,4 @@
-"""How many devices each worker uses, as `tfdist launch` tells its workers."""
+"""How many devices each worker uses, as `tfdist launch` tells its workers in the environment."""
 
 from __future__ import annotations
 

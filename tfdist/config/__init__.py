@@ -1,4 +1,4 @@
-"""What a run can be told, typed and read from files and flags.
+"""The configuration of a run: its settings and their types, read from files and flags.
 
-Standard library and PyYAML only; no TensorFlow.
+Nothing here imports more than the standard library and PyYAML.
 """

@@ -1,9 +1,9 @@
 """Reads a run's configuration: defaults, then a YAML file, then `--set a.b=c`, then explicit flags.
 
-The type of a field is decided by the schema and never by YAML: scalars are read as the text that stands in
-the file. So an unquoted `off` stays the word for a text field (YAML 1.1 makes it a boolean), and `1e-5` is a
-number (YAML 1.1 makes it text). Keys of the section `strategy` other than its name are kept as they are given: what
-they mean, the strategy says.
+The schema decides the type of a field, and YAML never does: scalars are read as the text that stands in the file. So an
+unquoted `off` stays a word in a text field (YAML 1.1 makes it a Boolean), and `1e-5` is a number (YAML 1.1 makes it
+text). The keys of the section `strategy`, except its name, are kept as they are given. The strategy says what they
+mean.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def load_config(
     Args:
         path: YAML file, or None.
         overrides: `--set` arguments, each `section.key=value`.
-        values: explicit flags as `{"section.key": value}`; None means that the flag was not given, and a `Given`
-            brings the flag's name.
+        values: explicit flags as `{"section.key": value}`. None means that the flag was not given, and a `Given` has
+            the flag's name.
 
     Raises:
         ConfigError: the file is missing or malformed, a key is unknown, or a value does not fit its field.
@@ -97,7 +97,7 @@ def _leaves() -> dict[str, Any]:
                 yield prefix + name, hint
 
     leaves = dict(walk(RunConfig, ""))
-    del leaves[_OPTIONS]  # stands for all other keys of its section
+    del leaves[_OPTIONS]  # it stands for all other keys of its section
     return leaves
 
 
@@ -119,7 +119,7 @@ def _leaf(key: str, origin: str) -> Any:
     if key in _sections():
         inside = ", ".join(name for name in leaves if name.startswith(f"{key}."))
         raise ConfigError(f"{origin}: {key!r} is a section, not a setting. Give one of its keys: {inside}.")
-    # A key with the wrong section, or none, is found by its last part.
+    # A key without a section, or with a wrong one, is found by its last part.
     last = key.rpartition(".")[2]
     same_name = [name for name in leaves if name.rpartition(".")[2] == last]
     hint = f" Did you mean {same_name[0]!r}?" if same_name else did_you_mean(key, [*leaves, *_sections()])
@@ -132,7 +132,7 @@ def compose(path: Path, cure: str) -> yaml.Node | None:
     """Returns the root of a YAML file, whose nodes know their lines; None for an empty file.
 
     Raises:
-        ConfigError: The file cannot be read, with `cure` where there is none, or it is malformed.
+        ConfigError: The file is malformed, cannot be read, or is absent; if it is absent, the message has `cure`.
     """
     try:
         root: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -152,7 +152,7 @@ def compose(path: Path, cure: str) -> yaml.Node | None:
 
 
 def construct(node: yaml.Node, path: Path, *, keep_text: bool = False) -> Any:
-    """Returns what YAML makes of a node of `path`; with `keep_text`, of a scalar that is not null its text.
+    """Returns the value of a node of `path`, as YAML reads it; with `keep_text`, scalars other than null stay text.
 
     Raises:
         ConfigError: A tag is unknown, or a key is no word.

@@ -1,4 +1,4 @@
-"""Reads rules of layout from a YAML file: a regular expression to the axis, or null, of each dimension."""
+"""Reads layout rules from a YAML file: regular expressions on paths, and for each dimension a mesh axis or null."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfdist.errors import ConfigError
 
 
 def load_rules(layout_map: str, origin: str = "layout_map") -> Literal["auto"] | dict[str, list[str | None]]:
-    """Returns what the file named `layout_map` says, or `"auto"` for that word.
+    """Returns the rules of the file that `layout_map` names, or `"auto"` if it is that word.
 
     Args:
         layout_map: `"auto"`, or the path of a YAML file.

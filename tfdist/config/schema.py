@@ -1,4 +1,4 @@
-"""What a run can be told, as frozen dataclasses. The command line, YAML files and code all fill these.
+"""The settings of a run, as frozen dataclasses. The command line, YAML files and code all fill these.
 
 Each field's metadata holds its help text and limits; `loader.py` checks types, allowed values and limits.
 """
@@ -16,11 +16,11 @@ def _option(default: Any, help: str, at_least: float | None = None, at_most: flo
 
 @dataclass(frozen=True)
 class Given:
-    """What was given for an option of a strategy; what it means, the strategy's own signature says.
+    """A value that was given for an option of a strategy. The strategy's signature says how it is read.
 
     Attributes:
-        value: The text that stands in a file or flag; None for null; what YAML makes of a sequence or mapping.
-        origin: File and line, or flag, for messages. Two that differ in it alone are equal.
+        value: The text in the file or flag, None for null, or the sequence or mapping that YAML has read.
+        origin: File and line, or flag, for messages. Two objects that differ in it alone are equal.
     """
 
     value: Any
@@ -58,7 +58,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which model, and what of it is changed."""
+    """Which model, and what is changed in it."""
 
     name: str = _option("minilm", "minilm, bert, bigru, or a folder in the Hugging Face layout")
     dropout: float | None = _option(None, "dropout rate in place of the model's own", at_least=0, at_most=1)

@@ -28,8 +28,8 @@ def parse_text(text: str, key: str, hint: Any, origin: str) -> Any:
     Args:
         text: what stands in a file or on the command line.
         key: dotted name of the setting, for the message.
-        hint: bool, int, float, str, Any (text too), a Literal, `tuple[X, ...]`, `Sequence[X]`, or a union of these
-            with None and types that no text stands for.
+        hint: bool, int, float, str, Any (which gives text), a Literal, `tuple[X, ...]`, `Sequence[X]`, or a union of
+            these with None and with types that cannot be written as text.
         origin: file and line, or flag, for the message.
 
     Raises:
@@ -72,7 +72,7 @@ def check_limits(value: Any, key: str, at_least: float | None, at_most: float | 
 
 
 def item_type(hint: Any) -> Any:
-    """Returns X of `tuple[X, ...]` (also as a member of a union), else None."""
+    """Returns X of `tuple[X, ...]`, also if it is a member of a union; None for other types."""
     for option in _options(hint):
         if get_origin(option) in _LISTS:
             return get_args(option)[0]
@@ -87,7 +87,10 @@ def misfit(given: str, key: str, hint: Any, origin: str) -> ConfigError:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """Returns the members of a union, or the type itself: None first, whose words are no text, and text last."""
+    """Returns the members of a union, or the type itself.
+
+    None comes first, because its words must not be read as text, and str comes last, because it takes every text.
+    """
     if get_origin(hint) not in (Union, types.UnionType):
         return (hint,)
     order = {type(None): 0, str: 2, Any: 3}
@@ -132,7 +135,7 @@ def _check_option(value: Any, option: Any) -> Any:
 
 
 def _describe(hint: Any) -> str:
-    # None, first in `_options`, comes last in a sentence.
+    # None is the first in `_options` and comes last in a sentence.
     return " or ".join(_describe_option(option) for option in reversed(_options(hint)))
 
 

@@ -1,4 +1,4 @@
 """Starts the worker processes of this host and watches them to their end.
 
-No TensorFlow, so that a launcher holds no GPU.
+Nothing here imports TensorFlow, so that a launcher holds no GPU.
 """

@@ -1,4 +1,4 @@
-"""Which worker failed first, and what it said itself, from exit codes and the ends of standard error."""
+"""Finds which worker failed first, and what it said itself, from exit codes and the last lines of standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CPP_LOG = re.compile(
     r"\d{4}-\d\d-\d\d [\d:.]+: [IWEF] |[IWEF]\d{4} [\d:.]+ .*\.(?:cc|h):\d+\]"
     r"|WARNING: All log messages before absl::|To enable the following instructions: |/job:\w+/"
 )
-# What a worker says when another one went away.
+# Messages of a worker that has lost another one.
 _PEER_NOISE = re.compile(
     r"Unavailable|Collective ops is aborted|Deadline_?Exceeded|AbortedError|CancelledError|heartbeat"
     r"|coordination ?(?:service|agent)|connection reset by peer|socket closed|failed to connect|WorkerError",
@@ -32,7 +32,7 @@ class Failure:
         name: the worker.
         returncode: as `subprocess` gives it: negative for a signal.
         stderr: its last lines of standard error.
-        time: when it ended, in seconds of any one clock.
+        time: when it ended, in seconds; all workers are timed by the same clock.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Failure:
 
     @property
     def own_error(self) -> str:
-        """Its last traceback and what follows, else its last lines; without C++ log lines if possible."""
+        """Its last traceback and what follows it, or its last lines; without C++ log lines if possible."""
         lines = [line for line in self.stderr if not _CPP_LOG.match(line)]
-        if self.is_killed:  # it has no traceback of its own, at most an old one
+        if self.is_killed:  # it had no time for a traceback; if there is one, it is old
             return "\n".join(lines[-20:]).strip("\n")
         lines = lines or list(self.stderr)
         lines = lines[_start_of_last_traceback(lines) :]
@@ -78,18 +78,18 @@ class Failure:
         if self.is_killed:
             return False
         lines = self.own_error.splitlines() if _TRACEBACK in self.own_error else self.stderr
-        # The last lines of a traceback are the message; the code above may quote anything.
+        # The message is in the last lines of a traceback. The lines of code above them may quote anything.
         return _PEER_NOISE.search("\n".join(line for line in lines if not line.startswith("  "))) is not None
 
 
 def first_cause(failures: Sequence[Failure]) -> Failure:
-    """Returns the failure that brought the others down: the earliest that is no report of a lost peer."""
+    """Returns the failure that brought the others down: the earliest one that does not report a lost worker."""
     ordered = sorted(failures, key=lambda failure: failure.time)
     return next((failure for failure in ordered if not failure.is_peer_noise), ordered[0])
 
 
 def _start_of_last_traceback(lines: Sequence[str]) -> int:
-    """Returns where the last traceback begins, with those it is chained to; else a short tail."""
+    """Returns where the last traceback begins, or those chained to it; without one, where a short tail begins."""
     starts = [number for number, line in enumerate(lines) if _TRACEBACK in line]
     if not starts:
         return max(0, len(lines) - 20)

@@ -1,4 +1,4 @@
-"""Divides the GPUs of a host between its workers: by default each would take the memory of them all."""
+"""Divides the GPUs of a host between its workers, because by default each worker would take the memory of all GPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def list_gpus(environ: Mapping[str, str], devices: Path = Path("/dev")) -> tuple
     gpus: list[str] = []
     for name in visible.split(","):
         if not name.strip() or name.strip().startswith("-"):
-            break  # CUDA ends the list at the first name that is no device
+            break  # CUDA, too, ends the list at the first name that is no device
         gpus.append(name.strip())
     return tuple(gpus)
 

@@ -1,4 +1,4 @@
-"""Runs the workers of this host to their end, so that none outlives the run."""
+"""Runs the workers of this host until all have ended, so that none outlives the run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tfdist.launch.start_up_lines import hides_start_up_lines, is_start_up_line
 from tfdist.launch.worker_plan import WorkerPlan
 
 _POLL_S = 0.05
-# After a failure: time for the others to fail of their own accord, which tells whose error came first; then
-# to end.
+# Seconds after a failure. In the first, the others may fail of their own accord, which tells whose error came first.
+# In the second they may end after SIGTERM, and in the third after SIGKILL.
 _EVIDENCE_S, _END_S, _KILL_S = 3.0, 5.0, 2.0
-# After SIGTERM, by which schedulers announce that they will take the host away: time to save.
+# Seconds after SIGTERM in which the workers may save. By this signal schedulers announce that they take the host away.
 _PREEMPTION_S = 25.0
 
 
@@ -118,7 +118,7 @@ class _Worker:
         code = self._process.poll()
         if code is not None and self.ended_at is None:
             self.ended_at = time.monotonic()
-            self.send(signal.SIGKILL)  # children that it left behind
+            self.send(signal.SIGKILL)  # for children that it left behind
             self.join()
         return code
 
@@ -137,7 +137,7 @@ class _Worker:
             os.killpg(self._process.pid, number)
 
     def join(self) -> None:
-        """Waits for the last of its output; a grandchild in a session of its own may still hold the pipe."""
+        """Waits for the rest of its output, but not for long: a grandchild in its own session may hold the pipe."""
         for reader in self._readers:
             reader.join(1.0)
 
@@ -246,7 +246,7 @@ def _end(
 
 def _wait(workers: Sequence[_Worker], limit_s: float, until: Callable[[], bool]) -> None:
     limit = time.monotonic() + limit_s
-    # A list, so that every worker is looked at and its time of ending is right.
+    # The list makes the loop look at every worker, so that the time at which each ended is right.
     while None in [worker.returncode for worker in workers] and time.monotonic() < limit and not until():
         time.sleep(_POLL_S)
 
@@ -257,7 +257,7 @@ def _names(workers: Sequence[_Worker]) -> str:
 
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list while the workers run, in place of ending the launcher."""
+    """While the workers run, collects SIGINT and SIGTERM in a list, so that they do not end the launcher."""
     caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

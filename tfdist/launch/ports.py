@@ -12,7 +12,7 @@ from tfdist.errors import ClusterError
 def find_free_ports(count: int) -> tuple[int, ...]:
     """Returns `count` different ports on which nobody listens on this host."""
     with contextlib.ExitStack() as stack:
-        # All are held at once, so that none comes twice.
+        # All ports are held at once, so that none comes twice.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
             sock.bind(("", 0))
@@ -20,9 +20,9 @@ def find_free_ports(count: int) -> tuple[int, ...]:
 
 
 def why_not_free(port: int) -> str | None:
-    """Returns in the system's words why nobody can listen on `port` of this host now, or None if one can."""
+    """Returns why `port` of this host cannot be listened on now, in the system's words; None if it can."""
     with socket.socket() as sock:
-        # A port that a former run has just left is free for TensorFlow's server too.
+        # TensorFlow's server, too, can take a port that an earlier run has just left.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("", port))
@@ -32,7 +32,7 @@ def why_not_free(port: int) -> str | None:
 
 
 def check_ports_free(ports: Iterable[int]) -> None:
-    """Refuses ports that somebody else holds.
+    """Refuses ports that another program holds.
 
     Raises:
         ClusterError: a port is in use, or this user may not listen on it.

@@ -51,7 +51,7 @@ class Screen:
 
     def _show(self, text: str) -> None:
         if self._is_terminal:
-            # A bar that wraps to the next line could not be written over.
+            # The next bar could not be written over a bar that wraps to the next line.
             text = _cut(text, shutil.get_terminal_size().columns - 1)
         self._write(self._stdout, "\r" + text + ("\x1b[K" if self._is_terminal else ""))
         self._bar = text
@@ -75,8 +75,8 @@ def _cut(text: str, width: int) -> str:
 class WorkerOutput:
     """Takes the bytes of one stream of one worker apart into lines and progress updates.
 
-    A progress bar is text after a carriage return; it is shown if `shows_progress`, else dropped, so that the
-    bars of several workers do not overwrite each other.
+    A progress bar is text after a carriage return. It is shown if `shows_progress` is true and dropped otherwise, so
+    that the bars of several workers do not overwrite each other.
 
     Args:
         screen: where the output goes.
@@ -137,7 +137,7 @@ class WorkerOutput:
 
 
 def _last_update(text: str) -> str | None:
-    """Returns what stands after the last carriage return, or None if the text is an ordinary line."""
+    """Returns the text after the last carriage return, or None if the text is an ordinary line."""
     text = text.rstrip("\r")  # a line may end in CR LF
     if "\r" not in text:
         return None

@@ -1,7 +1,7 @@
 """The lines that TensorFlow's C++ code prints when it starts, which no user can act on.
 
-Some come before TensorFlow reads TF_CPP_MIN_LOG_LEVEL, so that no setting silences them. Run as a program, this module
-passes its standard input on to its standard error without them.
+TensorFlow prints some of them before it reads TF_CPP_MIN_LOG_LEVEL, so that no setting silences them. Run as a program,
+this module passes on its standard input to its standard error without these lines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# Without information and warnings: errors still show.
+# This level hides information and warnings, and shows errors.
 QUIET_LEVEL = "2"
 
 # `I0000 00:00:1795630544.402392   10353 cudart_stub.cc:31] ...`, or before TensorFlow 2.18
@@ -24,7 +24,7 @@ _SAID = (
     r"cpu_feature_guard\.cc:\d+\] This TensorFlow binary is optimized to use available CPU instructions",
     r"cuda_(?:fft|dnn|blas)\.cc:\d+\] Unable to register cu(?:FFT|DNN|BLAS) factory",
     r"computation_placer\.cc:\d+\] computation placer already registered",
-    # There is no GPU, or no driver. A driver that fails has other codes, and its line stays.
+    # There is no GPU, or no driver. A driver that fails gives other codes, and its line is shown.
     r"cuda_(?:platform|driver)\.cc:\d+\] failed call to cuInit: .*(?:UNKNOWN ERROR \(303\)|CUDA_ERROR_NO_DEVICE)",
 )
 _START_UP = re.compile(
@@ -35,7 +35,7 @@ _START_UP = re.compile(
 
 
 def is_start_up_line(line: str) -> bool:
-    """Returns whether `line` is one of the known lines; nothing else is, however much it looks like a log line."""
+    """Returns whether `line` is one of the known lines; any other line is shown, even if it looks like a log line."""
     return _START_UP.match(line) is not None
 
 

@@ -1,4 +1,4 @@
-"""What each worker of a host is started with: pure data, nothing is started here."""
+"""The command and environment with which each worker of a host is started; nothing is started here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def plan_workers(
         local: indices of the workers to start on this host.
         command: program and arguments of every worker.
         num_cpus: cores that the workers of this host share.
-        environ: the launcher's environment; settings of threads and of TensorFlow's log in it are left as they are.
+        environ: the launcher's environment. Its settings of threads and of TensorFlow's log are left as they are.
         gpus: GPUs that the workers of this host share, as `CUDA_VISIBLE_DEVICES` names them.
         devices_per_worker: devices that each worker uses, or None for its own choice.
 
@@ -63,7 +63,7 @@ def plan_workers(
     """
     shared = {name: value for name, value in _threads(num_cpus, len(local), devices_per_worker or 1).items()}
     shared = {name: value for name, value in shared.items() if name not in environ}
-    shared["PYTHONUNBUFFERED"] = "1"  # else the last lines of a killed worker are lost
+    shared["PYTHONUNBUFFERED"] = "1"  # with a buffer, the last lines of a killed worker would be lost
     if hides_start_up_lines(environ):
         shared[LOG_LEVEL] = QUIET_LEVEL
     if devices_per_worker is not None:
@@ -79,10 +79,10 @@ def plan_workers(
 
 
 def _threads(num_cpus: int, num_local: int, num_devices: int) -> dict[str, str]:
-    """Divides the cores between the workers: by default every process would take them all."""
+    """Divides the cores between the workers, because by default every process would take all cores."""
     cores = max(1, num_cpus // num_local)
-    # A collective may hold an inter-op thread until its peers arrive, for each device one; the others must go
-    # on.
+    # A collective may hold one inter-op thread for each device until the other workers arrive. The rest of the program
+    # needs threads meanwhile.
     inter_op = max(cores, 2 + 2 * num_devices)
     return {
         "TF_NUM_INTRAOP_THREADS": str(cores),

@@ -19,8 +19,8 @@ class Batches(Protocol):
     """The batches of an epoch, placed on devices; what Keras iterates in place of a dataset.
 
     Attributes:
-        element_spec: Of a global batch, as the user gave it.
-        num_batches: Steps of an epoch, the same in all processes; None if unknown or without end.
+        element_spec: The spec of a global batch, as the user gave it.
+        num_batches: Steps of an epoch, the same in all processes; None if they are unknown or have no end.
     """
 
     element_spec: Any
@@ -33,9 +33,9 @@ class Distribution(ABC):
     """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
 
     Attributes:
-        name: The public name.
-        saves_together: Whether a process that saves alone would lack pieces of variables.
-        prepares_own_rows: Whether each process can prepare rows of its own and have those of the others by
+        name: The public name of the strategy.
+        saves_together: Whether all processes must save together, because a variable has pieces in each of them.
+        prepares_own_rows: Whether each process can prepare rows of its own, and get those of the others by
             `all_gather_arrays`.
     """
 
@@ -51,10 +51,10 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def row_shards(self) -> int:
-        """In how many parts a batch's rows are divided, over all processes."""
+        """The number of parts into which the rows of a batch are divided, over all processes."""
 
     def describe(self) -> str:
-        """Returns the name, and what else tells two such strategies apart."""
+        """Returns the name, and with it what tells two strategies of this name apart."""
         return self.name
 
     @property
@@ -73,11 +73,14 @@ class Distribution(ABC):
         return process.is_chief()
 
     def prepare(self, model: Any, call: str) -> None:
-        """Makes ready for a `call` of fit, evaluate or predict, or refuses it; no variable can be made in a step."""
+        """Prepares a call of `fit`, `evaluate` or `predict`, or refuses it.
+
+        Variables that a step needs are made here, since none can be made in a step.
+        """
         keras_state.place_seed_generator(self)
 
     def check(self, model: Any) -> None:
-        """Refuses a model that has just been built, if it does not fit."""
+        """Refuses a model that has just been built, if the strategy cannot train it."""
         return None
 
     @abstractmethod
@@ -86,20 +89,20 @@ class Distribution(ABC):
 
         Args:
             dataset: Global batches, the same in every process.
-            num_batches: How many there are, if known.
-            batch_size: Rows of each but the last, if known.
+            num_batches: The number of batches, None if it is not known.
+            batch_size: The rows of each batch but the last, None if they are not known.
         """
 
     @abstractmethod
     def place(self, data: Any) -> Any:
-        """Returns one global batch of the host on the devices; one that is there stays as it is."""
+        """Returns a global batch of the host, placed on the devices; a placed batch is returned as it is."""
 
     @abstractmethod
     def step_of(self, batch: Any) -> tuple[Step, Any] | None:
-        """Returns the step of what a device was given of a placed batch, and its data; None for anything else."""
+        """Returns the step and the data of one part of a placed batch; None if `batch` is no such part."""
 
     def counted_step(self, data: Any) -> tuple[Step, Any]:
-        """Returns the step of a part's data that the strategy has not placed itself, and these data.
+        """Returns the step and the data of a part that the user has distributed, and not the strategy.
 
         Raises:
             UnsupportedError: The strategy takes no such data.
@@ -111,35 +114,35 @@ class Distribution(ABC):
 
     @abstractmethod
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
-        """Returns data and number of valid rows, scalar int64, of each local part of a placed batch."""
+        """Returns the data and the number of valid rows, a scalar int64, of each local part of a placed batch."""
 
     @abstractmethod
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
-        """Returns what Keras calls with an iterator for every execution of training or test steps."""
+        """Returns the function that Keras calls with an iterator for every execution of training or test steps."""
 
     @abstractmethod
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> Callable[[Any], Any]:
-        """Returns what gives the predictions for a placed batch on the host, without padding and in order.
+        """Returns a function from a placed batch to its predictions on the host, without padding and in order.
 
         Args:
-            model: Its `predict_step` makes them.
-            compiled: Compiles a function, if the model is to be compiled.
+            model: The model, whose `predict_step` makes the predictions.
+            compiled: Compiles a function if the model is to be compiled, and otherwise returns it as it is.
         """
 
     def settled(self, variables: Sequence[Any]) -> list[tuple[Any, tf.Tensor]]:
-        """Waits for the last step; returns the variables that must be read on the host, with their values there."""
+        """Waits for the last step; returns the variables that must be read on the host, each with its value."""
         return []
 
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.
 
         Args:
-            array: Of this process: a numeric dtype and rank 1, the dtype the same everywhere.
+            array: The array of this process, of rank 1 and a numeric dtype; the dtype is the same in all processes.
 
         Raises:
-            UnsupportedError: The strategy does not `prepares_own_rows`.
+            UnsupportedError: `prepares_own_rows` is false for this strategy.
             WorkerError: A process did not arrive.
         """
         raise UnsupportedError(
@@ -149,7 +152,7 @@ class Distribution(ABC):
     def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
         """Runs `fn` on every part, as `tf.distribute.Strategy.run`.
 
-        Given a placed batch, `fn` gets the part's data alone, and what is patched in Keras knows the part's step.
+        If `run` is given a placed batch, `fn` gets the data of the part, and the patches of Keras find its step.
         """
         state = keras_state.capture()
 
@@ -166,17 +169,17 @@ class Distribution(ABC):
 
 
 def distribution_of(strategy: Any) -> Distribution | None:
-    """Returns what `fit` has to see of a strategy; None where Keras needs nothing of tfdist."""
+    """Returns the strategy as a `Distribution`; None if stock Keras is right under it."""
     return strategy if isinstance(strategy, Distribution) and not strategy.is_stock else None
 
 
 def row_shards_of(strategy: tf.distribute.Strategy) -> int:
-    """Returns in how many parts a batch's rows are divided under any strategy."""
+    """Returns the number of parts into which the rows of a batch are divided, under any strategy."""
     return strategy.row_shards if isinstance(strategy, Distribution) else strategy.num_replicas_in_sync
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """Returns the public name of a strategy and what tells it apart, as `mesh batch=2 model=2`."""
+    """Returns the public name of a strategy, with what tells it apart, such as `mesh batch=2 model=2`."""
     if isinstance(strategy, Distribution):
         return strategy.describe()
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
