@@ -6,19 +6,23 @@ import math
 
 import numpy as np
 
-# Float32 after at most 20 steps. Never relaxed for a case.
+# For float32, after at most 20 steps. It is never relaxed for a case.
 RELATIVE_TOLERANCE = 1e-5
 
-# Float32 variables that were trained with products in half precision. A product rounds each activation and gradient
-# to half of the spacing (2**-7 for bfloat16, 2**-10 for float16), and rows that are split over devices are rounded
-# before they are added. With the rows of each batch in reverse order, plain Keras on one device is up to a quarter of
-# a spacing from itself (`tests/unit/parity/test_half_precision.py` measures it); the tolerance is one spacing.
-BFLOAT16_TOLERANCE = 2.0**-7
-FLOAT16_TOLERANCE = 2.0**-10
+# What was computed in half precision: twice the spacing of its numbers at 1. Rows that are split over devices are
+# rounded before they are added up, so that an activation or a prediction may come to lie on the other side of a
+# rounding boundary, one spacing away. Plain Keras on one device, with the rows of each batch in reverse order, is up to
+# one spacing from itself (`tests/unit/parity/test_half_precision.py` measures it); the other is a margin.
+BFLOAT16_TOLERANCE = 2 * 2.0**-7
+FLOAT16_TOLERANCE = 2 * 2.0**-10
 
 
 def relative_difference(value: np.ndarray, reference: np.ndarray, floor: float = 1.0) -> float:
-    """Returns max |value - reference| / max(floor, |reference|), infinite for other shapes or finiteness."""
+    """Returns the maximum of |value - reference| / max(floor, |reference|) over all elements.
+
+    Equal elements differ by 0, also if they are infinite or NaN. The result is infinite if the shapes differ, or if
+    an element is finite on one side only.
+    """
     value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
     if value.shape != reference.shape:
         return math.inf

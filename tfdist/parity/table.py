@@ -27,8 +27,8 @@ _INTRODUCTION = f"""# Parity
 
 Each case is one small function that trains, evaluates or predicts. It runs unchanged in plain Keras on one
 device, and under every topology below. A cell is the largest relative difference of any weight, optimizer slot,
-loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, 0 for `one_device`; and one
-spacing of the numbers where products are in half precision, {BFLOAT16_TOLERANCE:.0e} for bfloat16 and
+loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, 0 for `one_device`; and twice
+the spacing of the numbers where products are in half precision, {BFLOAT16_TOLERANCE:.0e} for bfloat16 and
 {FLOAT16_TOLERANCE:.0e} for float16. `FAIL`: out of tolerance, or rows, counts or replicas that do not agree. `error`,
 `hang`, `crash`: the run did not end. An empty cell is not run: `one_device` is held against plain Keras by the quick
 cases only, since under it TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch is

@@ -3,13 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from tfdist.parity.comparison import (
-    RELATIVE_TOLERANCE,
-    compare,
-    kind_of,
-    merge_processes,
-    relative_difference,
-)
+from tfdist.numerics import RELATIVE_TOLERANCE, relative_difference
+from tfdist.parity.comparison import compare, kind_of, merge_processes
 
 
 def one(name, value):
@@ -45,6 +40,10 @@ def test_relative_difference(value, reference, floor, expected):
         ("weights/0", [1.00002], [1.0], False),
         ("history/loss", [0.1000009], [0.1], True),
         ("history/loss", [0.100002], [0.1], False),
+        ("bfloat16/0", [1.015], [1.0], True),
+        ("bfloat16/0", [1.016], [1.0], False),
+        ("float16/0", [1.0019], [1.0], True),
+        ("float16/0", [1.002], [1.0], False),
         ("exact/count", 3, 3, True),
         ("exact/count", 3, 4, False),
         ("ids/epoch", [1, 2, 2], [1, 2, 3], False),
@@ -60,7 +59,8 @@ def test_compare(name, value, reference, passes):
 
 def test_one_device_must_not_change_a_bit():
     nearly = np.nextafter(np.float32(1), np.float32(2))
-    assert not compare(one("weights/0", nearly), one("weights/0", np.float32(1)), 0.0).passed
+    assert not compare(one("weights/0", nearly), one("weights/0", np.float32(1)), bit_equal=True).passed
+    assert not compare(one("float16/0", nearly), one("float16/0", np.float32(1)), bit_equal=True).passed
 
 
 def test_a_missing_result_fails():
