@@ -13,7 +13,7 @@ def make_logical_cpus(count: int) -> None:
     """Splits the CPU into `count` logical devices.
 
     Raises:
-        ClusterError: TensorFlow already runs with fewer of them; their number is fixed at its first operation.
+        ClusterError: TensorFlow already runs with fewer of them. Its first operation fixes their number.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
     present = tf.config.get_logical_device_configuration(cpu)
@@ -32,11 +32,11 @@ def make_logical_cpus(count: int) -> None:
 
 
 def local_devices(devices: int | Sequence[str] | None) -> list[str]:
-    """Returns the device names that `devices` stands for, making logical CPU devices where they are asked for.
+    """Returns the names of the devices that `devices` means; makes logical CPU devices if they are needed.
 
     Args:
-        devices: A list of names such as `"GPU:0"`, a count, or None for all GPUs (or the CPU where there are none).
-            A count takes GPUs where there are any, else logical CPU devices.
+        devices: A list of names such as `"GPU:0"`, a count, or None for all GPUs, or the CPU if there is no GPU. A
+            count takes GPUs if the host has any, and otherwise logical CPU devices.
 
     Raises:
         ConfigError: A count below one, a device named twice, or a device that this host does not have.

@@ -15,7 +15,7 @@ from tfdist.errors import OutputError, TfdistError
 
 _MORE_SPACE = "Free some space or choose another folder."
 _WRITABLE = "Make the folder writable or choose another one."
-# What a disk refuses, whichever file is written.
+# Errors of a disk, which do not depend on the file that is written, and their cures.
 _DISK_CURES = {
     errno.ENOSPC: _MORE_SPACE,
     errno.EDQUOT: _MORE_SPACE,
@@ -63,14 +63,14 @@ def disk_errors_explained(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path, kept: str | None = None) -> Iterator[Path]:
-    """Yields a path beside `path` to write a file or folder at; it becomes `path` when all went well.
+    """Yields a path beside `path`, for a file or folder. What is written there becomes `path` if the body ends well.
 
-    A crash, an error or Ctrl-C leaves what was at `path` before. The temporary name keeps the ending of `path`, by
-    which Keras chooses the format.
+    A crash, an error or Ctrl-C leaves what was at `path` before. The temporary name has the same ending as `path`,
+    because Keras chooses the format by it.
 
     Args:
         path: A file or folder; folders above it are made.
-        kept: What the error says is unharmed; None for what was at `path`.
+        kept: A sentence for the error on what is unharmed; None for the one on what was at `path`.
 
     Raises:
         OutputError: It cannot be written; what was at `path` before is unchanged.
@@ -86,7 +86,7 @@ def replacing(path: str | Path, kept: str | None = None) -> Iterator[Path]:
         yield temporary
         _sync(temporary)  # the rename must not reach the disk before the content
         if temporary.is_dir() and target.is_dir():
-            os.replace(target, previous)  # no rename takes the place of a folder that has files
+            os.replace(target, previous)  # a rename cannot replace a folder that has files
         os.replace(temporary, target)
         _sync_one(target.parent)
     except OSError as error:
@@ -100,9 +100,9 @@ def replacing(path: str | Path, kept: str | None = None) -> Iterator[Path]:
 
 
 def write_atomically(path: str, write: Callable[[str], None]) -> None:
-    """Calls `write(temporary)` for a file beside `path`, which then becomes `path`; see `replacing`.
+    """Calls `write(temporary)` with a path beside `path`; the file that it writes becomes `path`, see `replacing`.
 
-    An object store ("gs://...") shows an object only when it is whole, so there `write` gets `path` itself.
+    An object store ("gs://...") shows an object only when it is whole, so `write` is given `path` itself there.
 
     Raises:
         OutputError: The file cannot be written; the previous one, if any, is unchanged.
@@ -134,7 +134,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Sends a file, or all that a folder holds, to the disk."""
+    """Sends a file, or all files of a folder, to the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
             _sync_one(Path(folder) / name)

@@ -16,5 +16,5 @@ def warn_once(message: str) -> None:
 
 @cache
 def inform_once(message: str) -> None:
-    """Logs `message` for information the first time that it is given in this process."""
+    """Logs `message` as information the first time that it is given in this process."""
     LOGGER.info(message)

@@ -23,20 +23,20 @@ def plan_sharding(
     shard_weights: bool = False,
     optimizer: keras.optimizers.Optimizer | None = None,
 ) -> ShardingReport:
-    """Returns the report that the model would give if it were built under the mesh strategy.
+    """Returns the report that `sharding_report` would give of the model, if it were built under the mesh strategy.
 
-    Variables get a path, a shape and no value, so that a model larger than this host can be planned.
+    Variables get a path and a shape but no value, so that a model larger than this host's memory can be planned.
 
     Args:
-        build: Builds the model, and assigns nothing to its weights.
-        mesh: As for `create_strategy("mesh", ...)`, and so are the next three.
-        layout_map: See there.
-        shard_optimizer: See there.
-        shard_weights: See there.
-        optimizer: An optimizer that is not built yet, to plan its state too.
+        build: Builds the model. It must not assign values to the weights.
+        mesh: As for `create_strategy("mesh", ...)`.
+        layout_map: As for `create_strategy("mesh", ...)`.
+        shard_optimizer: As for `create_strategy("mesh", ...)`.
+        shard_weights: As for `create_strategy("mesh", ...)`.
+        optimizer: An optimizer that is not built yet, if its state is to be planned too.
 
     Raises:
-        ConfigError: A mesh or rule that does not fit the model.
+        ConfigError: The mesh or a rule does not fit the model.
     """
     placement = Placement.create(mesh, layout_map, shard_optimizer, shard_weights)
     rules, sizes = placement.rules, placement.mesh

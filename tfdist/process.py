@@ -1,4 +1,4 @@
-"""Which process of the run this is. No collectives and no waiting: usable everywhere."""
+"""Which process of the run this is. The functions use no collectives and never wait, so they work everywhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Keras callbacks that are right on several workers; one class a file.
 
-Give them to `fit` on every worker: only the chief writes, but some meet there. Those with a state that a
-resumed run needs have `get_state()` and `set_state(state)`, a dictionary ready for JSON.
+Give them to `fit` on every worker: only the chief writes, but in some the workers meet. A callback with a state that a
+resumed run needs has `get_state()` and `set_state(state)`; the state is a dictionary ready for JSON.
 """
 
 from tfdist.callbacks.backup_and_restore import BackupAndRestore

@@ -19,15 +19,20 @@ from tfdist.process import is_chief
 class BackupAndRestore(keras.callbacks.Callback):
     """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
 
-    The chief writes, to a folder `epoch-N` that appears by a rename, so weights and epoch number always
-    belong together; every worker reads the one that the chief names. Keras's own `BackupAndRestore` does the
-    writing and reading of each folder. What it leaves out is left out here too: the seeds of dropout, and the
-    position in the data, which is why only whole epochs are kept.
+    The chief writes a folder `epoch-N`, which appears by a rename, so that weights and epoch number always belong
+    together. Every worker reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each
+    folder. It leaves out the seeds of dropout and the position in the data, and so does this callback. That is why
+    only whole epochs are kept.
 
     Args:
-        backup_dir: Folder for this alone; on several hosts, one that all of them see.
-        save_freq: "epoch". Keras's integers would show some batches twice after a restart, and are refused.
-        delete_checkpoint: Whether the backup goes when `fit` has finished.
+        backup_dir: A folder for this backup alone. On several hosts it must be one that all of them see.
+        save_freq: "epoch". Keras's integers are refused: after a restart some batches would be shown twice.
+        delete_checkpoint: Whether the backup is deleted when `fit` has finished.
+
+    Raises:
+        ConfigError: `backup_dir` is empty.
+        UnsupportedError: `save_freq` is not "epoch".
+        ModelError: When `fit` begins: a worker does not see the folder from which the chief restores.
     """
 
     def __init__(self, backup_dir: str, save_freq: str = "epoch", delete_checkpoint: bool = True) -> None:

@@ -10,14 +10,14 @@ from tfdist.callbacks.backup_and_restore import BackupAndRestore
 from tfdist.callbacks.model_checkpoint import ModelCheckpoint
 from tfdist.process import is_chief
 
-# What these write is the same on every worker, and nobody but the chief needs to write it.
+# These would write the same on every worker, so the chief alone writes.
 _CHIEF_ONLY = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 
 
 def chief_aware_callbacks(callbacks: list[Any]) -> list[Any]:
-    """Returns the callbacks for this worker; those that are no stock file writers are returned as they are.
+    """Returns the callbacks for this worker. Only stock callbacks that write files are changed or left out.
 
-    A stock `ModelCheckpoint` keeps its identity and becomes tfdist's, so that the script may read its `best` later.
+    A stock `ModelCheckpoint` becomes tfdist's and stays the same object, so that the script can read its `best` later.
     """
     adopted = []
     for callback in callbacks:

@@ -1,4 +1,4 @@
-"""Who saves a model on several workers: the chief writes, and the others help where it lacks pieces."""
+"""How several workers save a model: the chief writes, and the others help if it lacks pieces of variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfdist.process import is_chief
 
 
 def save_along(model: Any, save: Callable[[str], None]) -> None:
-    """Saves to a folder that is deleted, where the chief needs this process's pieces of variables to save itself."""
+    """Saves to a folder that is deleted afterwards, if the chief needs this process's pieces of variables to save."""
     distribution = distribution_of(model.distribute_strategy)
     if distribution is not None and distribution.saves_together:
         with tempfile.TemporaryDirectory() as folder:
@@ -23,7 +23,7 @@ def save_along(model: Any, save: Callable[[str], None]) -> None:
 class AtomicModel:
     """A model whose `save` and `save_weights` write atomically on the chief, and nothing on other processes.
 
-    Everything else is the model's own, so that a stock Keras callback given this object in `set_model` needs
+    All other attributes are the model's own. So a stock Keras callback that is given this object in `set_model` needs
     no further change.
     """
 

@@ -14,24 +14,23 @@ from tfdist.measure.learning_rate import current_learning_rate, has_schedule
 class LearningRateWarmup(keras.callbacks.Callback):
     """Raises the learning rate linearly to the optimizer's own over the first epochs or steps.
 
-    After `t` of `N` steps the rate is `target * (f + (1 - f) * t / N)`. With `scale_by_replicas` the target
-    is the optimizer's rate times the number of replicas (on a mesh, the size of its batch axis) and `f` is one over
-    that number, so the warm-up
-    goes from the one-device rate to the scaled one: what Horovod's callback does (Goyal et al., 2017).
-    Steps are counted by `optimizer.iterations`, so a second or resumed `fit` goes on where the first
-    stopped, and after the warm-up the rate is left to others.
+    After `t` of `N` steps the rate is `target * (f + (1 - f) * t / N)`. With `scale_by_replicas` the target is the
+    optimizer's rate times the number of replicas (on a mesh, the size of its batch axis), and `f` is one over that
+    number. The warm-up then goes from the one-device rate to the scaled rate, as Horovod's callback does (Goyal et al.,
+    2017). Steps are counted by `optimizer.iterations`, so that a second or resumed `fit` goes on where the first one
+    stopped. After the warm-up the callback no longer sets the rate.
 
     Args:
-        num_epochs: Length of the warm-up in epochs, or
-        num_steps: in training steps.
-        initial_fraction: Share `f` of the target with which the first step is made; by default one over the
-            number of replicas with `scale_by_replicas`, else 0.1.
+        num_epochs: Length of the warm-up in epochs. Give this or `num_steps`.
+        num_steps: Length of the warm-up in training steps.
+        initial_fraction: The fraction `f` of the target with which the first step is made. By default it is one over
+            the number of replicas with `scale_by_replicas`, and 0.1 without.
         scale_by_replicas: Whether the optimizer's rate is meant for one replica.
 
     Raises:
         ConfigError: Not exactly one of `num_epochs` and `num_steps` is a positive number, or the fraction is
             not within 0 and 1.
-        UnsupportedError: When `fit` begins: the optimizer has a schedule, or no one knows an epoch's length.
+        UnsupportedError: When `fit` begins: the optimizer has a schedule, or the length of an epoch is not known.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class LearningRateWarmup(keras.callbacks.Callback):
                 "Give the optimizer a number, or put the warm-up into the schedule: "
                 "keras.optimizers.schedules.CosineDecay(..., warmup_target=..., warmup_steps=...)."
             )
-        if self._target is None:  # before a backup puts back a rate from the middle of the warm-up
+        if self._target is None:  # taken here, before a backup restores a rate from the middle of the warm-up
             scale = row_shards_of(model.distribute_strategy) if self.scale_by_replicas else 1
             self._target = current_learning_rate(model.optimizer) * scale
 
@@ -84,15 +83,15 @@ class LearningRateWarmup(keras.callbacks.Callback):
         length, fraction = self._length(), self._fraction()
         done = min((self._first_step + batch) / length, 1.0)
         self._is_over = done == 1.0
-        assert self._target is not None  # since set_model
+        assert self._target is not None  # set_model has set it
         self.model.optimizer.learning_rate = self._target * (fraction + (1 - fraction) * done)
 
     def get_state(self) -> dict[str, Any]:
-        """State that a resumed run needs, ready for JSON."""
+        """Returns the state that a resumed run needs, ready for JSON."""
         return {"target": self._target}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `get_state` gave."""
+        """Sets a state that `get_state` has returned."""
         self._target = state["target"]
 
     def _length(self) -> float:

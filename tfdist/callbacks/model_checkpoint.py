@@ -15,15 +15,15 @@ from tfdist.process import is_chief
 
 
 class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
-    """`keras.callbacks.ModelCheckpoint`, written by the chief alone and never half.
+    """`keras.callbacks.ModelCheckpoint` that writes on the chief alone, and whole files only.
 
-    Give it to `fit` on every worker. All of them follow the monitored value; when `fit` ends, they wait until
-    the last file is whole, so that any of them may load it.
+    Give it to `fit` on every worker. All workers follow the monitored value. When `fit` ends, they wait until the last
+    file is whole, so that each of them may load it.
     """
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(AtomicModel(model))
-        self.async_safe = self.save_freq == "epoch"  # then Keras need not wait for each step's logs
+        self.async_safe = self.save_freq == "epoch"  # if true, Keras need not wait for the logs of each step
         if not is_chief():
             self.verbose = 0
 
@@ -40,16 +40,16 @@ class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
         barrier("model_checkpoint")
 
     def get_state(self) -> dict[str, Any]:
-        """State that a resumed run needs, ready for JSON."""
+        """Returns the state that a resumed run needs, ready for JSON."""
         return {"best": None if self.best is None else float(self.best)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `get_state` gave: a worse model then does not replace the best one."""
+        """Sets a state that `get_state` has returned, so that a worse model does not replace the best one."""
         self.best = state["best"]
 
     @contextmanager
     def _folder_errors(self) -> Iterator[None]:
-        """Keras makes the folder before it saves; what goes wrong there is said like the rest."""
+        """Explains the errors of making the folder, which Keras does before it saves, as those of saving."""
         try:
             yield
         except OSError as error:

@@ -25,15 +25,15 @@ from tfdist.process import is_chief
 class TensorBoard(keras.callbacks.Callback):
     """Writes losses, metrics, speed, memory and a description of the run for TensorBoard.
 
-    The runs are `train` and `validation`, and the losses and metrics are `epoch_*` by epoch, as Keras's own
-    callback has them. By training step are the speed (`throughput/`, `step_time/`), the state of the
-    optimizer (`optimizer/`), `memory/` and, with an `update_freq` in steps, the logs within the epoch
-    (`batch/`). Give it to `fit` on every worker: only the chief writes, but all hand it their times.
+    The runs are `train` and `validation`. Losses and metrics are `epoch_*` by epoch, as in Keras's own callback. The
+    following are by training step: the speed (`throughput/`, `step_time/`), the state of the optimizer (`optimizer/`),
+    `memory/` and, with an `update_freq` in steps, the logs within the epoch (`batch/`). Give the callback to `fit` on
+    every worker: only the chief writes, but all workers send it their times.
 
     Args:
         log_dir: Folder of the run.
-        update_freq: "epoch", "batch", or the number of training steps between two writes. A write reads
-            values from the device, which waits for it; between writes nothing does.
+        update_freq: "epoch", "batch", or the number of training steps between two writes. A write reads values from
+            the device, and so waits for the step that runs. Between writes nothing waits.
         profile_batch: Steps of a fit to profile on the chief: 0 for none, a step, `(first, last)` or
             `"first,last"`.
         run_config: Dataclass or mapping that is shown as a table.
@@ -95,11 +95,11 @@ class TensorBoard(keras.callbacks.Callback):
         self._meter.begin_step(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Often in another thread, as soon as the logs are there.
+        # Keras often calls this in another thread, as soon as the logs are there.
         self._meter.end_step(batch)
         if self.update_freq and (batch + 1) % self.update_freq < self.model.steps_per_execution:
             scalars = {f"batch/{name}": value for name, value in _scalars(logs).items()}
-            # Keras counts a last execution of fewer steps as a whole one.
+            # If the last execution of an epoch has fewer steps, Keras counts it as a whole one.
             step = min(batch + 1, self.params["steps"] or batch + 1)
             self._write("train", scalars, self._meter.first_iteration + step)
 
@@ -121,7 +121,7 @@ class TensorBoard(keras.callbacks.Callback):
             writer.flush()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        if not self._in_fit:  # in a fit, on_epoch_end has the same values
+        if not self._in_fit:  # in a fit, on_epoch_end writes the same values
             step = (
                 0
                 if self.model.optimizer is None
@@ -137,7 +137,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._close()
 
     def _end_training(self) -> None:
-        """Closes the training part of an epoch; validation and saving are not its time."""
+        """Ends the training part of an epoch; its time has no validation and no saving."""
         if not self._in_fit or not self._is_training:
             return
         self._is_training = False
@@ -145,11 +145,11 @@ class TensorBoard(keras.callbacks.Callback):
         self._describe()
         num_steps = self._meter.num_steps()
         self._steps_before_epoch += num_steps
-        if self._last_write == 0:  # else these are the few steps after the last write, too few for a time
+        if self._last_write == 0:  # after a write within the epoch, too few steps are left to be timed
             self._write_system(num_steps)
 
     def _describe(self) -> None:
-        """Writes what is trained on what; after the first step, when every model is built."""
+        """Writes the description of the run; after the first step, when every model is built."""
         if self._is_described or not is_chief():
             return
         self._is_described = True
@@ -159,7 +159,7 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.text("run/config", describe_config(self.run_config))
 
     def _write_system(self, step: int) -> None:
-        """Speed, memory and state of the optimizer after the epoch's first `step` steps."""
+        """Writes speed, memory and the state of the optimizer after the first `step` steps of the epoch."""
         interval = self._meter.measure(step)
         if interval is None:
             return
@@ -172,7 +172,7 @@ class TensorBoard(keras.callbacks.Callback):
     def _optimizer_scalars(self) -> dict[str, float]:
         optimizer = self.model.optimizer
         scalars = {}
-        if self.update_freq:  # else epoch_learning_rate says the same
+        if self.update_freq:  # without it, epoch_learning_rate has the same value
             scalars["optimizer/learning_rate"] = current_learning_rate(optimizer)
         values = {
             "optimizer/loss_scale": getattr(optimizer, "dynamic_scale", None),
@@ -201,7 +201,7 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def _scalars(logs: dict[str, Any] | None) -> dict[str, float]:
-    """The logs that are plain numbers; speed has its own tags, and the learning rate too."""
+    """Returns the logs that are plain numbers, without the speed and the learning rate, which have their own tags."""
     return {
         name: float(value)
         for name, value in (logs or {}).items()

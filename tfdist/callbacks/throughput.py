@@ -20,17 +20,17 @@ _REFRESH_S = 0.5
 class Throughput(keras.callbacks.Callback):
     """Adds `examples/s`, over all workers, to the logs of `fit`.
 
-    In the progress bar it is the mean of the epoch so far (on several workers, the chief's times their
-    number); in the epoch's logs, what all workers together counted in the whole epoch. The first step of a
-    fit, which compiles, and validation do not count. Put it before callbacks that shall see it, and give it
-    to `fit` on every worker.
+    In the progress bar it is the mean of the epoch so far; on several workers, the chief's number times the number of
+    workers. In the logs of the epoch it is the number of all workers together for the whole epoch. The first step of a
+    fit, which compiles, does not count, and neither does validation. Put this callback before those that are to see
+    the number, and give it to `fit` on every worker.
 
     Args:
         global_batch_size: Examples in one step over all replicas; needed only for models with a training
             function of their own, where they cannot be counted.
     """
 
-    async_safe = True  # on_train_batch_end only adds a number that is there
+    async_safe = True  # on_train_batch_end only adds a number that is known already
 
     def __init__(self, global_batch_size: int | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
 """Meters that callbacks and benchmarks read: steps, rows, memory, gradient norms.
 
-Keras callbacks stand above, in `callbacks`; here is what they read.
+The Keras callbacks that show them are in `callbacks`.
 """

@@ -1,4 +1,4 @@
-"""The intervals of all workers as one: throughput, and where the time of a step goes."""
+"""Joins the intervals of all workers: throughput, and where the time of a step goes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ EXAMPLES_PER_SEC = "throughput/examples_per_sec"
 
 
 def summarize(intervals: Sequence[Interval]) -> dict[str, float]:
-    """Returns tag -> value for what the workers measured in the same steps; times are milliseconds a step.
+    """Returns tag -> value for what the workers have measured in the same steps.
 
-    Input, compute and waiting add up to the step, as means over the workers. Compute is that of the worker
-    that had least of it: synchronous workers do the same work, so what another took longer outside its input,
-    it spent waiting in a collective. That makes `waiting` a lower bound: the waiting of the worker that waits
-    least is not seen.
+    Times are milliseconds for each step. Input, compute and waiting are means over the workers, and they add up to the
+    whole step. The compute time is that of the worker that had the least: synchronous workers do the same work, so any
+    other worker spent its surplus outside of its input waiting in a collective. So `waiting` is a lower bound, since
+    the wait of the worker that waits least is not seen.
+
+    Args:
+        intervals: One of each worker, at least one.
     """
     seconds = fmean(interval.seconds for interval in intervals)
     scalars = {"step_time/total_ms": _per_step_ms(seconds, intervals[0])}

@@ -17,16 +17,17 @@ from tfdist._internals.step.optimizers import observe_gradients
 class GradientNorm:
     """Keeps the global norm of the last gradient, before clipping and after the sum over all replicas.
 
-    A callback attaches one to the optimizer with `GradientNorm.of(optimizer)`. Without one the update is as before.
+    A callback attaches one to the optimizer by `GradientNorm.of(optimizer)`. The update of an optimizer without one is
+    unchanged.
     """
 
     def __init__(self) -> None:
-        with tf.init_scope():  # placed as the model's own variables, so that XLA can compile the assignment
+        with tf.init_scope():  # placed like the model's variables, so that XLA can compile the assignment
             self._norm = tf.Variable(math.nan, dtype=tf.float32, trainable=False)
 
     @classmethod
     def of(cls, optimizer: Any) -> GradientNorm:
-        """Returns the probe of the optimizer, or of the one in a `LossScaleOptimizer`; made if needed."""
+        """Returns the meter of the optimizer, or of the one in a `LossScaleOptimizer`; makes it if there is none."""
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if optimizer not in _norms:
             _norms[optimizer] = cls()
@@ -34,9 +35,13 @@ class GradientNorm:
         return _norms[optimizer]
 
     def record(self, gradients: Sequence[Any]) -> None:
-        """For the optimizer, in a replica or outside: the gradients of an update, `None` where there is none.
+        """Keeps the norm of the gradients of an update; the optimizer calls this, in a replica or outside.
 
-        A stock strategy of several replicas sums them later, so that there the norm would be another; it is left out.
+        Under a stock strategy of several replicas nothing is kept: it sums the gradients later, so that the norm would
+        be wrong.
+
+        Args:
+            gradients: Tensors or IndexedSlices; None for a variable without a gradient.
         """
         replica = tf.distribute.get_replica_context()
         if current_step() is None and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -46,7 +51,7 @@ class GradientNorm:
             self._norm.assign(tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in dense]))
 
     def read(self) -> float | None:
-        """Returns the last norm; `None` where none was recorded. Waits for the step that is running."""
+        """Returns the last norm, None if there is none. Waits for the step that is running."""
         norm = float(keras.ops.convert_to_numpy(self._norm))
         return None if math.isnan(norm) else norm
 

@@ -15,7 +15,7 @@ _GIB = 2**30
 def memory_gib() -> dict[str, float]:
     """Returns tag -> GiB: resident memory of the process, and the peak of each accelerator that reports one.
 
-    Where the system has no /proc (macOS), the process's peak stands in for its present memory.
+    On a system without /proc (macOS), the value is the peak of the process in place of its present memory.
     """
     if _STATM.exists():
         scalars = {"memory/process_gib": int(_STATM.read_text().split()[1]) * resource.getpagesize() / _GIB}

@@ -1,4 +1,4 @@
-"""A training function that is told how long it waited for each batch."""
+"""A training function that is told how many seconds it has waited for each batch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tensorflow as tf
 
 
 class ProbedFunction:
-    """Keras's training function for one replica, given each batch by hand.
+    """Keras's training function for one replica, to which each batch is given by hand.
 
-    A batch taken from the iterator out here has the shape that it happens to have, and the step would be
-    traced for each; so it goes through a function of the data's own signature.
+    A batch that is taken from the iterator outside of the function has a shape of its own, and the step would be traced
+    for every shape. So the batch goes through a function with the signature of the data.
 
     Args:
-        train_function: Takes an iterator over batches, returns the logs.
-        add: Is told each batch, and the seconds that it was waited for, inside the compiled step.
+        train_function: A function from an iterator over batches to the logs.
+        add: A function that is given each batch, and the seconds that it was waited for, inside the compiled step.
         run_eagerly: Whether nothing is to be compiled.
     """
 

@@ -1,4 +1,4 @@
-"""A run in words, as Markdown tables for TensorBoard's text page."""
+"""Describes a run in Markdown tables, for TensorBoard's text page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfdist.process import num_processes
 
 
 def describe_strategy(model: keras.Model) -> str:
-    """What the model runs on and is trained with."""
+    """Returns a table of what the model runs on and is trained with."""
     strategy = model.distribute_strategy
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     kind = next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
@@ -35,7 +35,7 @@ def describe_strategy(model: keras.Model) -> str:
 
 
 def describe_config(config: Any) -> str:
-    """A dataclass or mapping, nested ones with dotted names."""
+    """Returns a table of a dataclass or mapping; the names in nested ones are dotted."""
     return _table(dict(_flatten(config)))
 
 

@@ -14,7 +14,7 @@ from tfdist.process import num_processes
 
 @dataclass(frozen=True)
 class Interval:
-    """What this process did between two marks; `None` where it cannot be known."""
+    """What this process did between two marks; None for what cannot be known."""
 
     num_steps: int
     seconds: float
@@ -33,16 +33,17 @@ class _Mark:
 
 
 class StepMeter:
-    """Measures intervals of training steps, without validation and the first step of a fit, which compiles.
+    """Measures intervals of training steps, without validation and without the first step of a fit, which compiles.
 
-    Examples are counted by the step's probe where the training function has one; on one process otherwise by
-    the loss metric, whose weight is the batch size; else they are steps times `global_batch_size`, if given.
+    The step's probe counts the examples if the training function has one. Without a probe, a single process takes them
+    from the loss metric, whose weight is the batch size. If that is impossible, they are the steps times
+    `global_batch_size`.
 
     Args:
         model: The model that `fit` trains.
         global_batch_size: Examples in one step over all replicas; needed only for models with a training
             function of their own.
-        num_steps: Steps of an epoch, where known.
+        num_steps: Steps of an epoch, None if they are not known.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class StepMeter:
         self.first_iteration = 0
 
     def begin_epoch(self) -> None:
-        """Forgets the last epoch; `first_iteration` is the optimizer's count, which outlives restarts."""
+        """Forgets the last epoch, and sets `first_iteration` to the optimizer's count, which outlives restarts."""
         self._start = None
         self._last_step = None
         self._last_end = (-1, 0.0)
@@ -83,18 +84,20 @@ class StepMeter:
             return 0
         most = self._last_step + self._model.steps_per_execution
         counted = self._iterations() - self.first_iteration
-        if self._last_step <= counted <= most:  # fewer than `most` where the data ended early
+        if self._last_step <= counted <= most:  # fewer than `most` if the data ended early
             return counted
         return min(most, self._num_steps or most)
 
     def measure(self, step: int, restart: bool = True) -> Interval | None:
-        """Returns the interval from the last mark to the beginning of `step`; `None` where it has no step.
+        """Returns the interval from the last mark to the beginning of `step`; None if it has no step.
 
-        With `restart` the next interval begins here.
+        Args:
+            step: Number of the step in the epoch, from 0.
+            restart: Whether the next interval begins here.
         """
         start, end = self._start, self._mark(step)
         if self._last_step is not None and self._last_step < step <= self._last_end[0] + 1:
-            # The epoch's last step: what Keras prepares between it and the validation is no training.
+            # After the last step of an epoch Keras prepares the validation. That time is no training.
             end = replace(end, time_s=self._last_end[1])
         if start is None or end.step <= start.step:
             return None

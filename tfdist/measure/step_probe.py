@@ -1,4 +1,4 @@
-"""What only the compiled training step can see: the wait for each batch, and what is in it."""
+"""Counts inside the compiled training step: the wait for each batch, its examples and its tokens."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ class Counts:
 class StepProbe:
     """Counts examples, tokens and the seconds in which the training step waited for its batch.
 
-    `StepProbe.of(model)` attaches one. With one replica it then stands around Keras's training function; with
-    more, the training function of tfdist's strategies takes each batch through `get_next`.
-    Without a probe the step is as before. The totals are plain variables on the host, so that reading them
-    waits for no accelerator.
+    `StepProbe.of(model)` attaches one. With one replica it is put around Keras's training function. With more, the
+    training function of tfdist's strategies takes each batch through `get_next`. The step of a model without a probe is
+    unchanged. The totals are plain variables on the host, so that reading them waits for no accelerator.
 
-    `input_s` is the time between asking the iterator and having the batch, on the host. On the CPU that is
-    time lost; on an accelerator, which may still be busy with the step before, it is the most that can be
+    `input_s` is the time from asking the iterator until the batch is there, on the host, in seconds. On a CPU this time
+    is lost. An accelerator may still be busy with the step before, so there it is an upper bound of the time that is
     lost.
     """
 
@@ -46,20 +45,20 @@ class StepProbe:
 
     @classmethod
     def of(cls, model: keras.Model) -> StepProbe:
-        """Returns the model's probe, made and attached where there is none; for `on_train_begin`."""
+        """Returns the model's probe; makes and attaches one if there is none. To be called in `on_train_begin`."""
         run = run_of(model)
         if run.probe is None:
             run.probe = cls(distribution_of(model.distribute_strategy))
-            model.make_train_function(force=True)  # the one that is there may be traced without a probe
+            model.make_train_function(force=True)  # the present function may have been traced without a probe
         probe: Any = run.probe
         if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
             model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
         return probe
 
     def get_next(self, get_next: Callable[[], Any]) -> Any:
-        """Returns the batch that `get_next()` gives, timed and counted.
+        """Returns the batch that `get_next()` returns, after it was timed and counted.
 
-        For a compiled training function, in cross-replica context.
+        A compiled training function calls this in cross-replica context.
         """
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
@@ -73,7 +72,7 @@ class StepProbe:
         """Counts a batch, `x`, `(x, y)` or `(x, y, sample_weight)`, that came after `input_s` seconds."""
         self.is_connected = True
         self._input_s.assign_add(input_s)
-        for data, num_examples in self._parts_of(batch):  # rows after these are padding
+        for data, num_examples in self._parts_of(batch):  # rows after the first `num_examples` are padding
             x = data[0] if isinstance(data, tuple) else data
             self._examples.assign_add(num_examples)
             self._tokens.assign_add(_num_tokens(x, num_examples))
@@ -86,19 +85,19 @@ class StepProbe:
         )
 
     def _parts_of(self, batch: Any) -> list[tuple[Any, tf.Tensor]]:
-        """Returns data and number of rows of the batch's part on each local device."""
+        """Returns the data and the number of rows of each local part of the batch."""
         if self._distribution is not None:
             return self._distribution.parts_of(batch)
         return [(batch, _num_rows(batch[0] if isinstance(batch, tuple) else batch))]
 
 
 def _is_stock(model: keras.Model) -> bool:
-    """Whether the training function is Keras's own for one replica, which takes batches from any iterator."""
+    """Returns whether the training function is Keras's own for one replica, which takes batches from any iterator."""
     strategy = model.distribute_strategy
     return (
         distribution_of(strategy) is None
         and strategy.num_replicas_in_sync == 1
-        and model.steps_per_execution == 1  # several would be unrolled
+        and model.steps_per_execution == 1  # Keras unrolls several steps
         and type(model).make_train_function is keras.Model.make_train_function
     )
 
@@ -110,7 +109,7 @@ def _num_rows(x: Any) -> tf.Tensor:
 
 
 def _num_tokens(x: Any, num_examples: tf.Tensor) -> tf.Tensor:
-    """Tokens that are no padding in the dictionary inputs of a text model; 0 for other inputs."""
+    """Returns how many tokens are not padding in the dictionary inputs of a text model; 0 for other inputs."""
     for name in ("padding_mask", "token_ids"):
         if isinstance(x, Mapping) and name in x:
             return tf.math.count_nonzero(x[name][:num_examples], dtype=tf.int64)

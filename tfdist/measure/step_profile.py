@@ -14,7 +14,7 @@ class StepProfile:
     """Traces the training steps `first` to `last` of a fit (from 1) into `log_dir`.
 
     Args:
-        log_dir: Run folder in which TensorBoard looks for the trace.
+        log_dir: Folder of the run, in which TensorBoard looks for the trace.
         profile_batch: 0 for none, a step, `(first, last)` or `"first,last"`, as in Keras.
     """
 
@@ -32,7 +32,7 @@ class StepProfile:
         if not self._is_running and self.first and self.first <= step <= self.last:
             try:
                 tf.profiler.experimental.start(self._log_dir)
-            except tf.errors.OpError as error:  # another profiler is at work: training matters more
+            except tf.errors.OpError as error:  # another profiler is at work, and the training must go on
                 LOGGER.warning("Steps %d to %d are not profiled: %s", self.first, self.last, error.message)
                 self.first = 0
                 return
@@ -46,7 +46,7 @@ class StepProfile:
         self.end_step()
         if self._is_running:
             self._is_running = False
-            self.first = 0  # one trace for a fit
+            self.first = 0  # a fit has one trace
             tf.profiler.experimental.stop()
 
     def end_step(self) -> None:

@@ -1,4 +1,4 @@
 """Which axis of a mesh splits which dimension of which variable, as rules, reports and pictures.
 
-Plain Python: no TensorFlow may come in.
+Nothing here imports TensorFlow.
 """

@@ -1,7 +1,8 @@
 """The layout of any model where the user gives no rules: transformers by name, everything else by what divides.
 
-The split of transformers is Megatron-LM's (Shoeybi et al., 2019, section 3): the projections of attention by heads and
-the first feed-forward layer by columns, what follows each by rows, embeddings by vocabulary.
+The split of transformers is that of Megatron-LM (Shoeybi et al., 2019, section 3). The projections of attention are
+split by heads, the first feed-forward layer by columns, the layer that follows each of these by rows, and embeddings by
+vocabulary.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ class AutomaticLayout(NamedTuple):
 
     Attributes:
         axes: The mesh axis of each dimension, or None.
-        reason: Why no dimension is split; empty where one is.
+        reason: Why no dimension is split; empty if one is.
     """
 
     axes: Axes
     reason: str
 
 
-# Path -> the dimension to split, by rank. The rank tells kernels that are split by heads from plain ones.
+# Expression on the path -> rank -> the dimension to split. The rank tells kernels that have heads from the others.
 _BY_NAME: tuple[tuple[str, Mapping[int, int]], ...] = (
     (r"(query|key|value)/kernel$", {3: 1, 2: 1}),
     (r"(query|key|value)/bias$", {2: 0, 1: 0}),
@@ -42,7 +43,7 @@ _BY_NAME: tuple[tuple[str, Mapping[int, int]], ...] = (
     (r"^mlp/logits/kernel$", {2: 0}),
 )
 
-# What is small beside the rest of such a model, or would make every time step wait for the other devices.
+# Variables that stay whole: they are small beside the others, or every time step would wait for the other devices.
 _WHOLE = (
     (r"(position|segment|token_type)_embeddings?(/|$)", "a small table beside the vocabulary"),
     (r"(pooler|pooled_dense|logits|probability)/kernel$", "a head, small beside the layers"),
@@ -54,8 +55,8 @@ def automatic_layout(path: str, shape: Sequence[int], mesh: Mapping[str, int]) -
     """Returns how the variable at `path` is split over the `model` axis.
 
     Args:
-        path: As `variable.path`.
-        shape: Its whole shape.
+        path: The variable's path, as in `variable.path`.
+        shape: The shape of the whole variable.
         mesh: Axis name -> size.
     """
     rank = len(shape)
@@ -70,7 +71,7 @@ def automatic_layout(path: str, shape: Sequence[int], mesh: Mapping[str, int]) -
             return AutomaticLayout(whole, reason)
     if rank < 2:
         return AutomaticLayout(whole, "a vector or scalar")
-    # Columns first: a product with split columns needs no sum.
+    # Columns come first, because a product with split columns needs no sum.
     return _split(shape, range(rank - 1, -1, -1), mesh[MODEL_AXIS])
 
 

@@ -1,4 +1,4 @@
-"""A sharding report as a picture: one square a variable and device, filled where the device holds its piece."""
+"""Draws a sharding report: one square for each variable and device, filled where the device holds its piece."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def to_svg(rows: Sequence[tuple[str, Sequence[int], Axes]], mesh: Mapping[str, i
 def _piece(
     axes: Axes, place: Mapping[str, int], mesh: Mapping[str, int]
 ) -> tuple[float, float, float, float]:
-    """Returns top, height, left and width of a device's piece: the first dimension downwards, the others across."""
+    """Returns top, height, left and width of a device's piece; the first dimension goes down, the others across."""
     down = axes[0] if len(axes) > 1 else None
     across = next((axis for axis in (axes[1:] if len(axes) > 1 else axes) if axis), None)
     (top, tall), (left, wide) = (

@@ -1,4 +1,4 @@
-"""Where a variable and what an optimizer keeps for it are stored, and in which layout a step computes with it."""
+"""Where a variable and its optimizer slots are stored, and in which layout a step computes with the variable."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tfdist.sharding.rules import BATCH_AXIS, LayoutRules, mesh_sizes
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a variable and what an optimizer keeps for it are stored.
+    """Where a variable and its optimizer slots are stored.
 
     Attributes:
-        rules: The rules, which say how a step computes.
+        rules: The layout rules, in which a step computes.
         mesh: Axis name -> size.
         shard_optimizer: Whether the optimizer's state is split over the batch axis too.
-        shard_weights: Whether weights are.
+        shard_weights: Whether weights are split over the batch axis too.
     """
 
     rules: LayoutRules
@@ -29,7 +29,7 @@ class Placement:
 
     @classmethod
     def create(cls, mesh: Any, layout_map: Any, shard_optimizer: bool, shard_weights: bool) -> Placement:
-        """Returns the placement for what a user gives, of which a `keras.distribution` object brings its rules."""
+        """Returns the placement for the options of a user; a `keras.distribution` object may bring its own rules."""
         sizes = mesh_sizes(getattr(mesh, "device_mesh", mesh))
         given = getattr(mesh, "_layout_map", layout_map)
         made_for = getattr(given, "device_mesh", None)
@@ -55,14 +55,14 @@ class Placement:
         return with_axis(axes, shape, BATCH_AXIS, self.mesh) if self.shard_weights else axes, axes
 
     def of_slot(self, stored: Axes, shape: Sequence[int]) -> Axes:
-        """Returns the axes of what the optimizer keeps for a variable that is `stored` so."""
+        """Returns the axes of an optimizer slot of a variable whose axes are `stored`."""
         if not (self.shard_optimizer or self.shard_weights):
             return stored
         return with_axis(stored, shape, BATCH_AXIS, self.mesh)
 
 
 def with_axis(axes: Axes, shape: Sequence[int], axis: str, mesh: Mapping[str, int]) -> Axes:
-    """Returns `axes` with `axis` on the largest dimension that is whole and that it divides; unchanged if none is."""
+    """Returns `axes` with `axis` on the largest whole dimension that it divides; unchanged if it divides none."""
     free = [
         index
         for index, (size, used) in enumerate(zip(shape, axes, strict=True))

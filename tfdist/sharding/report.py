@@ -1,4 +1,4 @@
-"""Which variable lives where on a mesh, in how many bytes, and why some are whole everywhere."""
+"""Reports where each variable of a mesh is stored, in how many bytes, and why some variables are whole everywhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class VariablePlacement:
     """Where one variable is.
 
     Attributes:
-        path: Its path.
-        shape: Its whole shape.
+        path: The variable's path.
+        shape: The shape of the whole variable.
         axes: The mesh axis of each dimension, or None.
-        num_bytes: Bytes of the whole.
+        num_bytes: Bytes of the whole variable.
         device_bytes: Bytes on each local device, measured on the pieces.
-        reason: Why it is whole on every device; empty where it is split.
+        reason: Why it is whole on every device; empty if it is split.
     """
 
     path: str
@@ -40,7 +40,7 @@ class VariablePlacement:
 
 @dataclass(frozen=True, repr=False)
 class ShardingReport:
-    """The placement of a model's variables, and of its optimizer's where that is built; print it, or draw it.
+    """The placement of a model's variables, and of its optimizer's if that is built; print it, or draw it.
 
     Attributes:
         variables: The model's, then the optimizer's.
@@ -61,7 +61,7 @@ class ShardingReport:
         return tuple(sum(column) for column in zip(*(v.device_bytes for v in self.variables), strict=True))
 
     def _groups(self) -> list[tuple[str, list[VariablePlacement]]]:
-        """Returns the variables under their names; layers that differ by a number only are one group."""
+        """Returns the variables in groups by name; layers whose names differ by a number only are one group."""
         groups: dict[tuple[Any, ...], list[VariablePlacement]] = {}
         for variable in self.variables:
             key = (re.sub(r"\d+", "*", variable.path), variable.shape, variable.axes, variable.reason)
@@ -69,7 +69,7 @@ class ShardingReport:
         return [(key[0] if len(group) > 1 else group[0].path, group) for key, group in groups.items()]
 
     def to_svg(self) -> str:
-        """Returns a picture of what lives where, scalars left out."""
+        """Returns a picture of what each device holds, without scalars, as SVG text."""
         rows = [(name, group[0].shape, group[0].axes) for name, group in self._groups() if group[0].shape]
         return to_svg(rows, self.mesh)
 

@@ -1,4 +1,4 @@
-"""Which mesh axis splits which dimension of which variable: rules by path, as in `keras.distribution.LayoutMap`."""
+"""Layout rules: by its path, which mesh axis splits which dimension of a variable, as in a Keras `LayoutMap`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AXES = (BATCH_AXIS, MODEL_AXIS)
 
 
 def mesh_sizes(mesh: Any) -> dict[str, int]:
-    """Returns the sizes by axis of a mesh that is given as a mapping, as text or as a `keras.distribution.DeviceMesh`.
+    """Returns axis name -> size of a mesh that is a mapping, a text or a `keras.distribution.DeviceMesh`.
 
     Raises:
         ConfigError: An axis with another name, or no size.
@@ -62,7 +62,7 @@ class LayoutRules:
         """Returns the axis of each dimension of the variable at `path`.
 
         Raises:
-            ConfigError: Two rules match, a rule has another rank, or an axis does not divide its dimension.
+            ConfigError: Two rules match, the rule is for another rank, or an axis does not divide its dimension.
         """
         if self.automatic:
             return automatic_layout(path, shape, self._mesh).axes
@@ -78,7 +78,7 @@ class LayoutRules:
         return self._rules[matching[0]]
 
     def reason_whole(self, path: str, shape: Sequence[int]) -> str:
-        """Returns why the rules leave the variable at `path` whole; empty where they split it."""
+        """Returns why the rules leave the variable at `path` whole; an empty string if they split it."""
         if self.automatic:
             return automatic_layout(path, shape, self._mesh).reason
         return "" if self._matching(path) else "no rule"
@@ -87,7 +87,7 @@ class LayoutRules:
         """Raises for rules that match none of a model's variables.
 
         Args:
-            paths: The variables that there are.
+            paths: The paths of all variables of the model.
 
         Raises:
             ConfigError: A rule matches nothing.

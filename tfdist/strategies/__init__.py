@@ -1,4 +1,4 @@
-"""One thin file a strategy: its options, and what it is made of.
+"""One thin file for each strategy: its options, and what it is made of.
 
-What a strategy does to Keras is in `_internals`; `create_strategy` is the one way in.
+The changes of Keras are in `_internals`. `create_strategy` creates every strategy.
 """

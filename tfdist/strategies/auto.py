@@ -15,7 +15,11 @@ from tfdist.strategies.one_device import one_device
 
 
 def auto() -> tf.distribute.Strategy:
-    """Returns `multi_worker_mirrored` in a cluster, `mirrored` with several GPUs, else `one_device`."""
+    """Returns `multi_worker_mirrored` in a cluster, `mirrored` with several GPUs, and otherwise `one_device`.
+
+    Raises:
+        ClusterError: The description of the cluster does not fit, or TensorFlow already runs.
+    """
     cluster = detect_cluster(os.environ)
     gpus = len(tf.config.list_physical_devices("GPU"))
     build: Callable[[], tf.distribute.Strategy]

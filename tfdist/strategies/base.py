@@ -1,4 +1,4 @@
-"""What a strategy is made of; also for strategies that stand outside of this package (`tfdist.register_strategy`)."""
+"""The classes that strategies are made of, also those from outside of this package (`tfdist.register_strategy`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`create_strategy`: a strategy by name; `register_strategy`: one more name."""
+"""`create_strategy` makes a strategy by its name, and `register_strategy` adds a name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STRATEGIES = {
 }
 _registered: dict[str, Callable[..., Any]] = {}
 
-# What an option that must be given may look like, in Python and as a flag.
+# Examples of options that must be given, in Python and as a flag.
 _EXAMPLES = {"mesh": ("mesh={'batch': 2, 'model': 2}", "--mesh batch=2,model=2")}
 
 
@@ -38,15 +38,15 @@ def list_strategies() -> list[str]:
 
 
 def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -> None:
-    """Adds a strategy of your own, for `create_strategy` and the commands (which import its module by `--import`).
+    """Adds a strategy of your own to `create_strategy` and to the commands, which import its module by `--import`.
 
     Args:
         name: The new name.
-        build: A class or function that returns a strategy. Its keyword arguments are the options; where one is given as
-            text, as on the command line, its annotation says how that is read.
+        build: A class or function that returns a strategy. Its keyword arguments are the options. If an option is given
+            as text, as on the command line, its annotation says how the text is read.
 
     Raises:
-        ConfigError: The name is taken or no identifier, or `build` cannot be called.
+        ConfigError: The name is taken or is not an identifier, or `build` cannot be called.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigError(
@@ -70,7 +70,7 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
     Args:
         name: One of `list_strategies()`. `auto` picks by the cluster that the environment describes and the devices
             of this host.
-        **options: What that strategy takes; see its class. None means the default.
+        **options: The options of that strategy; see its class or function. None means the default.
 
     Raises:
         ConfigError: An unknown name or option, or a value that is not allowed.
@@ -99,7 +99,7 @@ def read_options(owner: str, build: Callable[..., Any], options: Mapping[str, An
         options: Python values, and text from a file or flag as `Given`.
 
     Raises:
-        ConfigError: There is no such option, or a text is not what it takes.
+        ConfigError: There is no such option, or a text cannot be read as its value.
     """
     parameters = _parameters(build)
     allowed = [name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC]
@@ -130,7 +130,7 @@ def _read(option: str, given: Given, parameter: inspect.Parameter | None) -> Any
 
 
 def _type_of(parameter: inspect.Parameter | None) -> Any:
-    """Returns the annotation, or where there is none, the type of the default; text if nothing says it."""
+    """Returns the annotation, or without one the type of the default; str if neither tells the type."""
     if parameter is None:
         return str
     if parameter.annotation is not inspect.Parameter.empty and not isinstance(parameter.annotation, str):
@@ -141,7 +141,7 @@ def _type_of(parameter: inspect.Parameter | None) -> Any:
 def _parameters(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(build, eval_str=True).parameters
-    except NameError:  # a name that is imported for type checkers only
+    except NameError:  # an annotation names what is imported for type checkers only
         return inspect.signature(build).parameters
 
 

@@ -20,24 +20,26 @@ from tfdist.strategies.base import check_timeout
 class Mesh(MeshDistribution, tf.distribute.Strategy):
     """Data and tensor parallelism, and sharded state, under plain Keras `fit`.
 
-    One program runs on all devices: to Keras there is one replica, the whole batch. Variables are made in their
-    layout, piece by piece; DTensor puts the collectives where layouts ask for them.
+    One program runs on all devices. To Keras there is one replica, which has the whole batch. Variables are made in
+    their layout, piece by piece, and DTensor adds the collectives that the layouts need.
 
     Args:
-        mesh: Axis -> size, of the axes `batch` and `model`, as `{"batch": 2, "model": 2}` or `"batch=2,model=2"`; or a
-            `keras.distribution.DeviceMesh`, `DataParallel` or `ModelParallel`, which brings its `LayoutMap`.
-        layout_map: Regular expression on `variable.path` -> the axis, or None, of each dimension; a
-            `keras.distribution.LayoutMap`; `"auto"` for the split of transformers by name and rank (Megatron-LM,
-            section 3).
+        mesh: Axis -> size, for the axes `batch` and `model`, as `{"batch": 2, "model": 2}` or `"batch=2,model=2"`. Or a
+            `keras.distribution.DeviceMesh`, `DataParallel` or `ModelParallel`; the last brings its `LayoutMap`.
+        layout_map: Regular expression on `variable.path` -> the axis, or None, of each dimension; or a
+            `keras.distribution.LayoutMap`. `"auto"` splits transformers by name and rank, as Megatron-LM does (Shoeybi
+            et al., 2019, section 3), and of any other model each matrix by its last dimension that divides.
         shard_optimizer: Split the optimizer's state over the batch axis too (ZeRO-1, Rajbhandari et al., 2020).
-        shard_weights: Split weights and gradients over the batch axis too, gathered where they are used (ZeRO-3).
+        shard_weights: Split weights and gradients over the batch axis too, and gather weights where they are used
+            (ZeRO-3).
         timeout_s: Seconds that a start-up, a step or a meeting of several processes may take.
-        random_by_row: Give each row the dropout mask and noise that it gets on one device, at the price of drawing for
-            the whole batch on every device; else each draws for its own part.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device. Every device then draws for
+            the whole batch, and otherwise for its own rows.
 
     Raises:
-        ConfigError: A mesh or rule that does not fit.
-        ClusterError: Logical CPU devices are needed and TensorFlow already runs, or DTensor is not safe to use.
+        ConfigError: A mesh or a rule does not fit.
+        ClusterError: Logical CPU devices are needed but TensorFlow already runs, or DTensor is not safe to use.
+        WorkerError: A process did not arrive in time, or the processes do not agree.
     """
 
     name = "mesh"

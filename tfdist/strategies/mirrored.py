@@ -15,13 +15,13 @@ class Mirrored(ReplicaDistribution, tf.distribute.MirroredStrategy):
     """`tf.distribute.MirroredStrategy` that gives the one-device result under Keras 3 `fit`.
 
     Args:
-        devices: A count, a list of names such as `"GPU:0"`, or None for all GPUs of the host. Where the host has no
-            GPU a count makes logical CPU devices.
+        devices: A count, a list of names such as `"GPU:0"`, or None for all GPUs of the host. If the host has no GPU,
+            a count makes logical CPU devices.
         random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
-        ConfigError: Devices that this host does not have.
-        ClusterError: Logical CPU devices are needed and TensorFlow already runs.
+        ConfigError: The host does not have such devices.
+        ClusterError: Logical CPU devices are needed but TensorFlow already runs.
     """
 
     name = "mirrored"

@@ -32,10 +32,10 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
     the strategy before any tensor, layer or dataset is made.
 
     Args:
-        devices_per_worker: Devices of each process: GPUs where there are any, else logical CPU devices. None means
-            what `tfdist launch --devices-per-worker` said, or all GPUs, or one CPU.
+        devices_per_worker: Devices of each process: GPUs if the host has any, otherwise logical CPU devices. None means
+            the number that `tfdist launch --devices-per-worker` gave, or without it all GPUs, or one CPU.
         communication: `"auto"`, `"ring"` or `"nccl"`.
-        timeout_s: Seconds that a collective, a start-up or a meeting of the processes may wait.
+        timeout_s: Seconds that a collective, the start-up or a meeting of the processes may wait.
         random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
@@ -87,7 +87,7 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         """Returns the arrays that the processes hold, in the order of the processes.
 
         Args:
-            array: Of this process: a numeric dtype and rank 1, the dtype the same everywhere.
+            array: The array of this process, of rank 1 and a numeric dtype; the dtype is the same in all processes.
 
         Raises:
             WorkerError: A process did not arrive.
@@ -95,12 +95,12 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         sizes = coordination.all_gather_json("sizes of arrays", len(array))
 
         def piece(context: tf.distribute.experimental.ValueContext) -> np.ndarray:
-            # The process's first replica speaks for it.
+            # Each process gives its array once, by its first replica.
             is_first = context.replica_id_in_sync_group % len(self.extended.worker_devices) == 0
             return array if is_first else array[:0]
 
         def gather_in_replica(value: tf.Tensor) -> tf.Tensor:
-            # The argument of a function names no device, and all_gather sends its result to that of the value.
+            # all_gather sends its result to the device of the value. A function's argument has none, and a copy has.
             return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
 
         @tf.function(reduce_retracing=True)

@@ -1,4 +1,4 @@
-"""`one_device`: plain Keras, on the device that TensorFlow takes by itself or on one that is named."""
+"""`one_device`: plain Keras, on the device that TensorFlow chooses or on one that is named."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tfdist.errors import ClusterError
 def one_device(device: str | None = None) -> tf.distribute.Strategy:
     """Returns TensorFlow's default strategy, under which Keras sees no strategy at all.
 
-    So compiled steps keep XLA, and results and speed are those of plain Keras, bit for bit.
+    So compiled steps keep XLA, the results are those of plain Keras bit for bit, and so is the speed.
 
     Args:
         device: A name such as `"GPU:1"`; the process then sees no other GPU. None leaves the choice to TensorFlow.
 
     Raises:
-        ClusterError: A device is named and TensorFlow already runs.
+        ClusterError: A device is named but TensorFlow already runs.
         ConfigError: This host has no such device.
     """
     if device is not None:

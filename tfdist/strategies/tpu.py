@@ -1,4 +1,4 @@
-"""`tpu`: the cores of a TPU, a replica on each. Not run on a TPU yet; see docs/tpu.md for what is proved and how."""
+"""`tpu`: a replica on each core of a TPU. It was not run on a TPU yet; docs/tpu.md says what is proved and how."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTALL = (
 class TPU(ReplicaDistribution, tf.distribute.TPUStrategy):
     """`tf.distribute.TPUStrategy` that gives the one-device result under Keras 3 `fit`.
 
-    Batches are padded to one static shape, since XLA compiles the step anew for every other one; padding does not
+    Batches are padded to one static shape, because XLA compiles the step anew for every other shape. Padding does not
     count in losses, metrics and batch statistics.
     """
 
@@ -66,7 +66,7 @@ def _resolve(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         resolver.cluster_spec()
-    # What it raises depends on which of its look-ups fails: the metadata server, the API client, the API's answer.
+    # The kind of error depends on which look-up fails: the metadata server, the API client, or the API's answer.
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"no TPU called {name!r} was found: {_first_line(error)}. Off Google Cloud only 'local' and addresses "
