@@ -1,7 +1,7 @@
-"""Examples from files, packages and TFDS; labels; sharding; batches. Knows nothing of strategies.
+"""Examples from files, packages and TFDS; labels; sharding; batches. Nothing here knows a strategy.
 
-`load_splits` gives examples, `label_names` and `encode` number their labels, and, once a task has tokenized
-them, `make_dataset` turns them into a `tf.data.Dataset`.
+`load_splits` gives examples, and `label_names` and `encode` number their labels. A task tokenizes the examples, and
+`make_dataset` turns them into a `tf.data.Dataset`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Public name -> module. Loaded on first use, so that reading text files needs no TensorFlow.
+# Public name -> module. A module is loaded on first use, so that reading text files needs no TensorFlow.
 _PUBLIC = {
     "TaggedExample": "examples",
     "TextExample": "examples",

@@ -1,4 +1,4 @@
-"""Which examples form which batch: like lengths together, a new order each epoch, one for all workers."""
+"""Which examples form which batch: similar lengths together, a new order in each epoch, the same on all workers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Which examples form which batch in an epoch; a pure function of the lengths, the seed and the epoch.
+    """Which examples form which batch in an epoch; it follows from the lengths, the seed and the epoch alone.
 
-    `lengths` has shape (examples,), in tokens. Without `bucket_step` everything is padded to `max_length`;
-    without `seed` the examples keep their order.
+    `lengths` has shape (examples,), in tokens. Without `bucket_step` all batches are padded to `max_length`. Without
+    `seed` the examples keep their order.
     """
 
     lengths: np.ndarray
@@ -30,8 +30,8 @@ class BatchPlan:
         """Returns the plan of `epoch`, all int64.
 
         Returns:
-            The order of the examples, shape (examples,); first and last place (exclusive) in it of each batch, shape
-            (batches, 2); and the padded length of each batch in tokens, shape (batches,).
+            The order of the examples, shape (examples,); for each batch its first place in this order and the place
+            after its last, shape (batches, 2); and the padded length of each batch in tokens, shape (batches,).
         """
         step = self.bucket_step or self.max_length
         padded = np.minimum(-(-np.maximum(self.lengths, 1) // step) * step, self.max_length)
@@ -42,9 +42,9 @@ class BatchPlan:
         if self.seed is not None:
             generator = np.random.default_rng([self.seed, epoch])
             order = generator.permutation(len(padded))
-            # Like lengths next to each other; the sort is stable, so examples of one bucket stay shuffled.
-            # The small batch takes its examples from a random place, so that it is not always the longest
-            # ones that it holds, and is shown last.
+            # Similar lengths come next to each other. The sort is stable, so that examples of one bucket stay shuffled.
+            # The small batch takes its examples from a random place, since otherwise it would always have the longest
+            # ones. It is shown last.
             order = order[np.argsort(padded[order], kind="stable")]
             small = generator.integers(self.num_batches)
             sizes = np.concatenate([sizes[:small], sizes[-1:], sizes[small:-1]])

@@ -1,4 +1,4 @@
-"""Padded batches from tokenized examples, assembled by TensorFlow from one flat array."""
+"""Padded batches of tokenized examples, which TensorFlow assembles from one flat array."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_dataset(
 
     Every epoch has `ceil(len(features) / global_batch_size)` batches and shows every example once; only the last
     batch may be smaller. Without `shuffle` the examples keep their order. Under several replicas each batch is cut by
-    the examples' numbers, and each piece assembled by itself.
+    the examples' numbers, and each piece is assembled by itself.
 
     Args:
         features: For each example, arrays of shape (length,), int32, all of one length.
@@ -42,12 +42,12 @@ def make_dataset(
         pad_values: For each feature, what fills the padding.
         shuffle: Show the examples in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration; each further one counts one more, but for those of `evaluate`
-            and `predict` under a tfdist strategy.
+        first_epoch: Number of the epoch that the first iteration shows. Each further iteration shows the next epoch,
+            except that `evaluate` and `predict` under a tfdist strategy leave the order as it is.
         padding: `bucket` pads each batch to its longest example rounded up to `bucket_step`, and with `shuffle` forms
             batches of like lengths; `fixed` pads everything to `max_length`.
         bucket_step: Lengths of buckets are multiples of this, in tokens.
-        label_pad: Token labels of this value, and their padding, become class 0 with sample weight 0.
+        label_pad: Token labels with this value, and the padding of token labels, become class 0 with sample weight 0.
 
     Returns:
         A dataset of known cardinality. Elements are `x` (without labels), `(x, y)` (one label per example, y
@@ -81,8 +81,8 @@ def _check_padding(padding: str) -> None:
 
 
 def _indices(plan: BatchPlan, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Returns the batches of an epoch: numbers of the examples, and padded length in tokens."""
-    # The order is drawn in Python, once an epoch; the batches below are TensorFlow's work.
+    """Returns the batches of an epoch: the numbers of the examples, and the padded length in tokens."""
+    # Python draws the order, once an epoch. TensorFlow makes the batches below.
     order, bounds, lengths = tf.numpy_function(plan.epoch, [epoch], [tf.int64, tf.int64, tf.int64])
     order = tf.ensure_shape(order, [len(plan.lengths)])
     bounds = tf.ensure_shape(bounds, [plan.num_batches, 2])
@@ -94,11 +94,11 @@ def _indices(plan: BatchPlan, epoch: tf.Tensor) -> tf.data.Dataset:
 
 @dataclass(frozen=True)
 class _Store:
-    """All examples behind one another, so that a batch is one gather.
+    """All examples one after the other, so that a batch is one gather.
 
-    `values` has shape (tokens, columns), int32: the features named in `names`, and the token labels where
-    there are some. Example i is `values[row_splits[i]:row_splits[i + 1]]`. `pads` has shape (columns,).
-    `labels` has shape (examples,), or is None.
+    `values` has shape (tokens, columns), int32: the features named in `names`, and then the token labels if there are
+    any. Example i is `values[row_splits[i]:row_splits[i + 1]]`. `pads` has shape (columns,). `labels` has shape
+    (examples,), or is None.
     """
 
     names: list[str]
@@ -161,7 +161,7 @@ def _flatten(
             f"max_length ({max_length}). Truncate the examples, or raise max_length."
         )
     values = np.stack([np.concatenate(rows) for rows in columns.values()], axis=1).astype(np.int32)
-    # On the host, where the batches are made, even when called in the scope of a strategy for GPUs.
+    # The batches are made on the host, also if this is called in the scope of a strategy for GPUs.
     with tf.device("CPU:0"):
         return _Store(
             names=names,

@@ -1,4 +1,4 @@
-"""What a source yields: one labelled text, or one sentence of tagged tokens."""
+"""The examples that a source yields: a labelled text, or a sentence of tagged tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TextExample:
-    """One text for text classification; `label` is None where it is not known."""
+    """One text for text classification; `label` is None if it is not known."""
 
     text: str
     label: str | None = None
@@ -15,7 +15,7 @@ class TextExample:
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample:
-    """One sentence for token classification; `tags` has one for each token, or is None where not known."""
+    """One sentence for token classification; `tags` has one tag for each token, or is None if they are not known."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None = None

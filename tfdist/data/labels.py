@@ -11,14 +11,14 @@ from tfdist.errors import DataError, did_you_mean
 
 
 def labels_of(example: Example) -> tuple[str, ...]:
-    """Returns the labels of one example: its tags, its one label, or nothing where it has none."""
+    """Returns the labels of one example: its tags, its one label, or nothing if it has none."""
     if isinstance(example, TaggedExample):
         return example.tags or ()
     return () if example.label is None else (example.label,)
 
 
 def label_names(splits: Mapping[str, Iterable[Example]]) -> list[str]:
-    """Returns the names of all labels in `splits`, sorted; a label's place is its class number."""
+    """Returns the names of all labels in `splits`, sorted; the place of a label in this list is its class number."""
     return sorted(
         {label for examples in splits.values() for example in examples for label in labels_of(example)}
     )
@@ -27,8 +27,8 @@ def label_names(splits: Mapping[str, Iterable[Example]]) -> list[str]:
 def encode(examples: Sequence[Example], names: Sequence[str]) -> list[np.ndarray]:
     """Returns the class numbers of each example, as int32 of shape (number of labels of the example,).
 
-    That is (1,) for a `TextExample` (`np.concatenate` makes of them what `make_dataset` takes) and
-    (tokens,) for a `TaggedExample`.
+    The shape is (1,) for a `TextExample` and (tokens,) for a `TaggedExample`. `np.concatenate` joins the former to the
+    array that `make_dataset` takes.
 
     Raises:
         DataError: If an example has no label, or one that is not in `names`.

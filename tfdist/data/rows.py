@@ -24,25 +24,25 @@ def rows_dataset(
 ) -> tf.data.Dataset:
     """Returns batches of the rows that `load` gives by their numbers (a map-style dataset).
 
-    Under several workers each worker's `load` is called for that worker's own rows only, while the rows that meet in
-    a step are those of one device. A `keras.utils.PyDataset` cannot do that: it makes whole batches.
+    Under several workers, each worker calls `load` for its own rows only, and the rows of a step are still those of one
+    device. A `keras.utils.PyDataset` cannot do that, because it makes whole batches.
 
     Args:
         load: From row numbers, int64 of shape (rows,), to nested arrays whose first dimension is these rows: `x`,
-            `(x, y)` or `(x, y, sample_weight)`. Called from several threads at once, with any number of rows from one
-            up; dtypes and all but the first dimension must always be the same.
+            `(x, y)` or `(x, y, sample_weight)`. It is called from several threads at once, with one row or more. The
+            dtypes, and all dimensions but the first, must always be the same.
         num_rows: Rows of an epoch; numbers run from 0 to `num_rows - 1`.
         global_batch_size: Rows of one step, over all replicas and workers; the last batch may be smaller.
         shuffle: Show the rows in a new order each epoch, as `seed` and the epoch say.
         seed: Seed of the order; must be the same on every worker.
-        first_epoch: Epoch number of the first iteration; each further one of `fit` counts one more, and so does each
-            that another program makes. `evaluate` and `predict` under a tfdist strategy leave the order as it is.
+        first_epoch: Number of the epoch that the first iteration shows. Each further iteration shows the next epoch,
+            except that `evaluate` and `predict` under a tfdist strategy leave the order as it is.
 
     Returns:
         A dataset of known cardinality.
 
     Raises:
-        DataError: A number is out of range, or `load` gives something without rows, or another number of them than it
+        DataError: A number is out of range, or `load` returns something without rows, or another number of rows than it
             was asked for.
     """
     check_at_least(1, num_rows=num_rows, global_batch_size=global_batch_size)
@@ -64,7 +64,7 @@ def rows_dataset(
 
 
 def _as_tensors(load: Callable[[np.ndarray], Any]) -> Callable[[tf.Tensor], Any]:
-    """Returns `load` as a function of tensors, which checks what it gives."""
+    """Returns `load` as a function of tensors, which checks the arrays that `load` returns."""
 
     def arrays(numbers: np.ndarray) -> Any:
         found = tree.map_structure(np.asarray, load(numbers), none_is_leaf=False)

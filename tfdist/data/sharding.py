@@ -1,4 +1,4 @@
-"""Which worker reads what, decided once and before any work is done on the data."""
+"""Decides which worker reads what, once, before any work is done on the data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ShardPolicy:
-    """How a data set is divided between workers, and why so.
+    """How a data set is divided between workers, and why.
 
-    `index`: each worker takes every n-th record, before it is parsed. `file`: each worker reads its own
-    files. `batch`: every worker reads everything and takes its rows of each global batch.
+    `index`: each worker takes every n-th record, before it is parsed. `file`: each worker reads its own files. `batch`:
+    every worker reads everything and takes its rows of each global batch.
     """
 
     name: Literal["index", "file", "batch"]
     reason: str
 
     def announce(self, num_processes: int) -> None:
-        """Logs once what the policy means; where every worker does all the work, the chief warns."""
+        """Logs once what the policy means; if every worker does all the work, the chief warns of it."""
         if num_processes > 1 and self.name == "batch":
             if is_chief():
                 warn_once(
@@ -43,13 +43,14 @@ class ShardPolicy:
 def choose_shard_policy(
     num_files: int, num_processes: int, kind: Literal["array", "records", "stream"]
 ) -> ShardPolicy:
-    """Returns the policy for a data set; depends on nothing but what is the same on every worker.
+    """Returns the policy for a data set; it follows from values that are the same on every worker.
 
     Args:
-        num_files: Files that the data set is read from; 0 where it is not read from files.
-        num_processes: Workers that share it.
-        kind: `array` has its rows or records by number; `records` is read record by record from files; `stream` can be
-            read from start to end only (a generator, a dataset or a `PyDataset` of the user's own).
+        num_files: Files from which the data set is read; 0 if it is not read from files.
+        num_processes: Workers that share the data set.
+        kind: `array`: rows or records can be taken by their numbers. `records`: files are read record by record.
+            `stream`: the data can only be read from start to end (a generator, or a dataset or `PyDataset` of the
+            user's own).
     """
     if kind == "array":
         return ShardPolicy("index", "the rows have numbers")
@@ -66,7 +67,7 @@ def choose_shard_policy(
 
 
 def auto_sharding_is_off(dataset: tf.data.Dataset) -> bool:
-    """Returns whether the dataset says that every process has batches of its own."""
+    """Returns whether the dataset's options say that every process has batches of its own."""
     policy = dataset.options().experimental_distribute.auto_shard_policy
     return bool(policy == tf.data.experimental.AutoShardPolicy.OFF)
 
@@ -85,7 +86,7 @@ def shard_indices(num_records: int, shard: tuple[int, int]) -> np.ndarray:
 
 
 def shard_files(paths: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Returns the files of one worker; `paths` must come in the same order on all of them."""
+    """Returns the files of one worker; `paths` must have the same order on all workers."""
     check_shard(shard)
     return list(paths[shard[0] :: shard[1]])
 
@@ -102,16 +103,16 @@ def tfrecord_dataset(
 ) -> tf.data.Dataset:
     """Returns the parsed records of this worker, read as a stream, for data that do not fit in memory.
 
-    Never fails for want of files: with fewer files than workers the records are divided instead. Workers can
-    get different numbers of records. Batch the result by this worker's share of the global batch.
+    If there are fewer files than workers, the records are divided instead. Workers can get different numbers of
+    records. Batch the result by the rows that this worker has of a global batch.
 
     Args:
         paths: TFRecord files; they are read in the order of their names.
-        parse: From one serialized record, a scalar string tensor, to what an element shall be.
+        parse: A function from one serialized record, a scalar string tensor, to an element of the dataset.
         shard: (index, count) of this worker.
-        policy: How to divide; `choose_shard_policy` where it is None.
-        shuffle_buffer: Records to shuffle among, in an order that changes each epoch; 0 keeps the order of
-            the files.
+        policy: How to divide; None for the policy of `choose_shard_policy`.
+        shuffle_buffer: Size of the buffer, in records, within which the order is shuffled anew in each epoch; 0 keeps
+            the order of the files.
         seed: Seed of the order.
         num_parallel_calls: Records that are parsed at once.
 
@@ -132,8 +133,8 @@ def tfrecord_dataset(
             )
     elif policy.name != "index":
         raise DataError(f"The policy is {policy.name!r}; records of files are divided by 'file' or 'index'.")
-    # In a shuffled epoch several files are open at once, so that the buffer mixes them; the order is still
-    # the same one on every worker, as tf.data keeps parallel reads in order unless told otherwise.
+    # In a shuffled epoch several files are open at once, so that the buffer mixes them. The order is still the same on
+    # every worker, because tf.data keeps parallel reads in order by default.
     dataset = tf.data.TFRecordDataset(
         files, num_parallel_reads=min(len(files), 4) if shuffle_buffer else None
     )

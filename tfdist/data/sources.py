@@ -51,18 +51,17 @@ def load_splits(
     Args:
         config: `path` is a file (split by a hash of the text into 80/10/10 percent), a folder with `train`,
             `validation` (or `dev`, `valid`, `val`) and `test` files, `tfds:NAME[:CONFIG]`, or
-            `package:chatterbot-corpus`. `format` overrides what the file's extension says. For token
-            classification the default column names mean `tokens` and `tags`.
+            `package:chatterbot-corpus`. `format` overrides the extension of the file. For token classification the
+            default column names mean `tokens` and `tags`.
         task: `text-classification` gives `TextExample`s, `token-classification` gives `TaggedExample`s.
         needed: Splits that must be there.
 
     Returns:
-        The examples of each split, in file order. Keys are among `train`, `validation`, `test`; no split is
-        empty.
+        The examples of each split, in the order of the files. Keys are among `train`, `validation`, `test`; no split
+        is empty.
 
     Raises:
-        DataError: If something is missing or malformed; the message names the file and, where there is one,
-            the line.
+        DataError: If something is missing or malformed; the message names the file and, if there is one, the line.
     """
     located = _read(config, task)
     for split, pairs in located.items():
@@ -79,9 +78,9 @@ def load_splits(
 
 
 def split_of(example: Example) -> str:
-    """Returns the split that the hash of the example's text says: train 80, validation 10, test 10 percent.
+    """Returns the split of an example by the hash of its text: train 80, validation 10, test 10 percent.
 
-    The same text is always in the same split, on every machine and whatever else the file holds.
+    The same text is always in the same split, on every machine and in every file.
     """
     text = example.text if isinstance(example, TextExample) else " ".join(example.tokens)
     share = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % 10
@@ -112,7 +111,7 @@ def _read(config: DataConfig, task: str) -> dict[str, list[Located]]:
 
 
 def find_split_files(folder: Path) -> dict[str, list[Path]]:
-    """Returns the files of each split in `folder`; several only as the numbered shards of one set.
+    """Returns the files of each split in `folder`. A split has one file, or the numbered shards of one set.
 
     Raises:
         DataError: If there is no split, a split is there twice, or shards are missing.
@@ -142,7 +141,7 @@ def find_split_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _columns(config: DataConfig, task: str) -> tuple[str, str]:
-    """Returns the names of input and target; for tokens the defaults mean `tokens` and `tags`."""
+    """Returns the names of input and target; for token classification the defaults mean `tokens` and `tags`."""
     if task == "token-classification":
         defaults = DataConfig()
         return (
@@ -165,7 +164,7 @@ def _read_file(path: Path, config: DataConfig, task: str) -> Iterator[Located]:
         case "jsonl":
             return read_json_lines(path, task, inputs, targets)
         case "tfrecord":
-            # Only here, so that reading text files loads no TensorFlow.
+            # Imported here, so that reading text files loads no TensorFlow.
             from tfdist.data.readers.tfrecord import read_tfrecord
 
             return read_tfrecord(path, task, inputs, targets)
@@ -201,7 +200,7 @@ def _split_by_hash(path: str, pairs: Iterable[Located]) -> dict[str, list[Locate
     if not any(splits.values()):
         raise DataError(f"{path}: there is no example in it. Give a file with examples.")
     LOGGER.info("%s: split by a hash of the text into 80/10/10 percent", path)
-    # A tiny file can leave a split without examples; it is then not there, as in a folder without that file.
+    # A tiny file can leave a split without examples. That split is left out, as in a folder without its file.
     return {split: pairs for split, pairs in splits.items() if pairs or split == "train"}
 
 

@@ -10,16 +10,15 @@ from tfdist.errors import DataError
 
 
 def pad_batches(dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Returns `dataset` with every batch filled up to `batch_size` rows, the filling with sample weight 0.
+    """Returns `dataset` with every batch filled up to `batch_size` rows; the rows that fill it have sample weight 0.
 
-    Elements `(x, y)` and `(x, y, sample_weight)` become `(x, y, sample_weight)`, with a static batch size
-    and with weights of one, shape (batch,), where there were none. `x` and `(x,)` are filled too, and who
-    predicts drops the rows beyond the count of examples. The filling repeats rows of the same batch: zeros
-    can be out of the range that a model is made for, and 0 times NaN is NaN. A batch without rows is filled
-    with zeros.
+    Elements `(x, y)` and `(x, y, sample_weight)` become `(x, y, sample_weight)` with a static batch size. If there were
+    no weights, they are ones of shape (batch,). Elements `x` and `(x,)` are filled too; after `predict`, drop the rows
+    beyond the count of examples. The rows that fill a batch repeat rows of it: zeros can be out of the range that a
+    model is made for, and 0 times NaN is NaN. A batch without rows is filled with zeros.
 
     Args:
-        dataset: Batches of dense tensors, none of them of more than `batch_size` rows. Cardinality is kept.
+        dataset: Batches of dense tensors, none with more than `batch_size` rows. The cardinality is kept.
         batch_size: Rows of every batch of the result.
 
     Raises:
@@ -46,7 +45,7 @@ def pad_batches(dataset: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
 
 
 def _fill(tensor: tf.Tensor, rows: tf.Tensor, batch_size: int) -> tf.Tensor:
-    """Repeats the `rows` rows of `tensor` (or one row of zeros, where there is none) up to `batch_size`."""
+    """Repeats the `rows` rows of `tensor`, or one row of zeros if it has none, up to `batch_size` rows."""
     spare = tf.concat([[tf.cast(rows == 0, tf.int32)], tf.shape(tensor)[1:]], axis=0)
     tensor_or_zeros = tf.concat([tensor, tf.zeros(spare, tensor.dtype)], axis=0)
     filled = tf.gather(tensor_or_zeros, tf.range(batch_size) % tf.maximum(rows, 1))

@@ -1,6 +1,6 @@
-"""Plain single-device Keras models with their tokenizers and weights; nothing here knows of distribution.
+"""Plain Keras models for one device, with their tokenizers and weights; nothing here knows a strategy.
 
-The names are imported at first use, so that `import tfdist.models` loads neither Keras nor TensorFlow.
+The names are imported on first use, so that `import tfdist.models` loads neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """BERT encoder and its heads, in the Hugging Face arithmetic, as a functional Keras model.
 
-Each encoder block is one layer, so that a model can be cut between blocks, and the attention kernels keep the
-heads as a dimension of their own, so that they can be split by heads.
+Each encoder block is one layer, so that a model can be cut between blocks. In the kernels of attention the heads are a
+dimension of their own, so that these can be split by heads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfdist.models.bert_config import BertConfig
 
 @keras.ops.custom_gradient
 def _exact_gelu(x: Any) -> Any:
-    """Returns x * P(X <= x), X standard normal; the gradient costs half of what tracing through erf does."""
+    """Returns x * P(X <= x) for a standard normal X; its gradient costs half as much as that through erf."""
     probability = 0.5 * (1.0 + keras.ops.erf(x * math.sqrt(0.5)))
 
     def gradient(upstream: Any) -> Any:
@@ -35,7 +35,7 @@ def _tanh_gelu(x: Any) -> Any:
 
 _Shape = tuple[int | None, ...]
 
-# One for each of `bert_config.HIDDEN_ACTS`. Only plain "gelu" is the exact one.
+# One function for each of `bert_config.HIDDEN_ACTS`. Of the four "gelu", only the plain one is exact.
 _ACTIVATIONS = {
     "gelu": _exact_gelu,
     "gelu_new": _tanh_gelu,
@@ -46,7 +46,7 @@ _ACTIVATIONS = {
 
 
 class _BertLayer(keras.layers.Layer):
-    """A layer that is described by a `BertConfig` (or, when loaded from a file, by its fields)."""
+    """A layer that a `BertConfig` describes, or the fields of one if the layer is loaded from a file."""
 
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -103,7 +103,7 @@ class BertEmbeddings(_BertLayer):
                 f"{self.config.max_position_embeddings}. Shorten the texts (max_length)."
             )
         positions = self.position_embeddings[: keras.ops.shape(token_ids)[1]]
-        # A matrix product, since the gradient of a gather on so few rows is a slow, serial scatter.
+        # A matrix product is used because the gradient of a gather from so few rows is a slow, serial scatter.
         segments = keras.ops.one_hot(segment_ids, self.config.type_vocab_size, dtype=self.compute_dtype)
         x = keras.ops.take(self.token_embeddings, token_ids, axis=0) + positions
         x = x + keras.ops.matmul(segments, self.segment_embeddings)
@@ -117,8 +117,8 @@ class BertEmbeddings(_BertLayer):
 class HeadProjection(keras.layers.Layer):
     """A dense layer from the last `num_contracted` dimensions of its input to `output_dims`.
 
-    The same numbers as `keras.layers.EinsumDense`, as one flat matrix product: on static shapes that layer
-    takes a batched product, which costs three times as much on a CPU.
+    It gives the same numbers as `keras.layers.EinsumDense`, by one flat matrix product. On static shapes that layer
+    computes a batched product, which takes three times as long on a CPU.
     """
 
     def __init__(
@@ -182,10 +182,11 @@ class BertAttention(_BertLayer):
     def _projected(self, inputs: Any) -> Any:
         """Returns query, key and value, each (B, heads, L, head_dim), as one product.
 
-        So their gradients reach the input as one, and devices that share the heads sum one tensor instead of three.
+        One product has one gradient for the input. Devices that share the heads sum this one instead of three.
         """
         ops = keras.ops
-        # The three stand behind the heads, by which kernels are split: (H, heads, 3, head_dim).
+        # Kernels are split by heads, so the dimension of the three comes after that of the heads:
+        # (H, heads, 3, head_dim).
         parts = (self.query, self.key, self.value)
         kernel = ops.concatenate([ops.expand_dims(part.kernel, 2) for part in parts], axis=2)
         bias = ops.concatenate([ops.expand_dims(part.bias, 1) for part in parts], axis=1)
@@ -195,10 +196,10 @@ class BertAttention(_BertLayer):
     def call(self, inputs: Any, padding_mask: Any, training: bool | None = None) -> Any:
         ops = keras.ops
         query, key, value = self._projected(inputs)
-        # Scaled before the product, so that float16 scores cannot overflow.
+        # The query is scaled before the product, so that float16 scores cannot overflow.
         scores = ops.matmul(query * self.heads[1] ** -0.5, ops.transpose(key, (0, 1, 3, 2)))
-        # Finite, so that a row without any token gives a uniform distribution and not NaN; float32, since the
-        # constant overflows float16.
+        # The bias is finite, so that a row without any token gives a uniform distribution and not NaN. It is float32,
+        # because the constant overflows float16.
         bias = (ops.cast(padding_mask, "float32")[:, None, None, :] - 1.0) * 1e9
         probabilities = ops.cast(ops.softmax(ops.cast(scores, "float32") + bias), self.compute_dtype)
         context = ops.matmul(self.dropout(probabilities, training=training), value)
@@ -264,7 +265,7 @@ def _with_head(backbone: keras.Model, output: str, num_labels: int, dropout: flo
         raise ModelError(f"num_labels must be at least 1. Given: {num_labels}.")
     initializer = keras.initializers.TruncatedNormal(stddev=0.02)
     x = keras.layers.Dropout(dropout, name="classifier_dropout")(backbone.output[output])
-    # Logits in float32, whatever the policy: losses on half-precision logits lose small probabilities.
+    # Logits are float32 under every policy: losses on half-precision logits lose small probabilities.
     logits = keras.layers.Dense(num_labels, kernel_initializer=initializer, dtype="float32", name="logits")(x)
     return keras.Model(backbone.input, logits, name=name)
 
@@ -272,7 +273,7 @@ def _with_head(backbone: keras.Model, output: str, num_labels: int, dropout: flo
 def bert_classifier(backbone: keras.Model, num_labels: int, dropout: float = 0.1) -> keras.Model:
     """Puts a sequence classification head on the pooled output: float32 logits of shape (B, num_labels).
 
-    The backbone is one of `build_bert` or `load_bert`, or any model with their input and output names, as
+    The backbone is a model of `build_bert` or `load_bert`, or any model with the same input and output names, such as
     KerasHub's.
     """
     return _with_head(backbone, "pooled_output", num_labels, dropout, "bert_classifier")
@@ -281,6 +282,6 @@ def bert_classifier(backbone: keras.Model, num_labels: int, dropout: float = 0.1
 def bert_token_classifier(backbone: keras.Model, num_labels: int, dropout: float = 0.1) -> keras.Model:
     """Puts a token classification head on the sequence output: float32 logits of shape (B, L, num_labels).
 
-    The pooler is no part of this model, as nothing would train it.
+    The pooler is no part of this model, because nothing would train it.
     """
     return _with_head(backbone, "sequence_output", num_labels, dropout, "bert_token_classifier")

@@ -57,7 +57,8 @@ class BertConfig:
         """Reads a Hugging Face configuration; keys that do not change the encoder are left out.
 
         Raises:
-            ModelError: a variant of BERT that `build_bert` does not compute, or a value out of range.
+            ModelError: The configuration is a variant of BERT that `build_bert` does not compute, or a value is out of
+                range.
         """
         for key, allowed in (
             ("model_type", "bert"),
@@ -70,7 +71,11 @@ class BertConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Reads `config.json`; raises `ModelError` where it is missing, malformed or unsupported."""
+        """Reads a file `config.json`.
+
+        Raises:
+            ModelError: The file is missing, malformed or unsupported.
+        """
         path = Path(path)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from tfdist.models.bert import build_bert
 from tfdist.models.bert_config import BertConfig
 from tfdist.models.extras import require
 
-# Tensors that a checkpoint may carry and the encoder has no use for: index buffers and heads of other tasks.
+# Tensors that a checkpoint may have but the encoder does not use: index buffers, and heads of other tasks.
 _UNUSED = re.compile(r"embeddings\.(position|token_type)_ids$|(cls|classifier|qa_outputs)\.")
 
 
@@ -32,7 +32,7 @@ class _Tensor:
 
 
 def _linear(name: str, path: str, num_outputs: int, num_inputs: int) -> Iterator[_Tensor]:
-    # PyTorch keeps (outputs, inputs), Keras (inputs, outputs) with either perhaps cut into heads.
+    # PyTorch stores (outputs, inputs), and Keras (inputs, outputs), in which one of both may be divided into heads.
     yield _Tensor(f"{name}.weight", (num_outputs, num_inputs), f"{path}/kernel", transpose=True)
     yield _Tensor(f"{name}.bias", (num_outputs,), f"{path}/bias")
 
@@ -64,7 +64,7 @@ def _tensors(config: BertConfig) -> Iterator[_Tensor]:
 
 
 def _plain_name(name: str) -> str:
-    """The name without a head model's `bert.` and with today's names of a layer norm's vectors."""
+    """Returns the name without the prefix `bert.` of models with a head, and with today's names of layer norms."""
     name = name.removeprefix("bert.")
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
@@ -115,9 +115,9 @@ def load_bert(folder: str | Path, *, dropout: float | None = None) -> keras.Mode
     """Builds the encoder of a Hugging Face folder with its pretrained weights.
 
     Args:
-        folder: Holds `config.json` and `model.safetensors` of a `BertModel`, or of a BERT with a head, which
+        folder: A folder with `config.json` and `model.safetensors` of a `BertModel`, or of a BERT with a head. The head
             is left out.
-        dropout: Takes the place of both dropout rates of the configuration.
+        dropout: Replaces both dropout rates of the configuration; None keeps them.
 
     Returns:
         The model of `build_bert`.

@@ -22,7 +22,7 @@ def build_bigru(
         embedding_dim: Width of the embedding.
         units: Width of each direction of the GRU.
         num_labels: Number of labels.
-        dropout: Rate in front of the head.
+        dropout: Dropout rate in front of the head.
 
     Returns:
         A functional model from int32 `token_ids` (B, L), as an array or in a dict, to float32: for two labels
@@ -42,5 +42,5 @@ def build_bigru(
         if num_labels == 2
         else keras.layers.Dense(num_labels, dtype="float32", name="logits")
     )
-    # In a list, as Keras takes an array as well as a dict for that without a warning.
+    # The input is in a list: Keras then takes an array as well as a dict, without a warning.
     return keras.Model([token_ids], head(x), name="bigru")

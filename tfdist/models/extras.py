@@ -1,4 +1,4 @@
-"""Import of the libraries that an optional extra of the package brings."""
+"""Imports libraries that an optional extra of the package brings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from tfdist.errors import ModelError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Imports `module`; raises `ModelError` that names the extra to install where it is absent."""
+    """Imports `module`.
+
+    Raises:
+        ModelError: The module is absent; the message names the extra to install.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ import keras
 
 
 def build_mlp(*, num_features: int = 784, hidden_units: int = 256, num_classes: int = 10) -> keras.Model:
-    """Builds a perceptron with one hidden layer: (B, num_features) -> float32 logits (B, num_classes)."""
+    """Builds a perceptron with one hidden layer, from (B, num_features) to float32 logits (B, num_classes)."""
     return keras.Sequential(
         [
             keras.Input((num_features,)),

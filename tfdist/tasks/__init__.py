@@ -1,4 +1,4 @@
-"""What is learned: the head, the loss, the metrics and the report of each task, one file a task.
+"""What is learned: the head, the loss, the metrics and the report of each task, in one file for each task.
 
-No strategy is known here.
+Nothing here knows a strategy.
 """

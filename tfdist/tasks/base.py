@@ -1,4 +1,4 @@
-"""What a task is: how examples become numbers, what head and loss learn them, and how the result is told."""
+"""What a task is: how examples become numbers, which head and loss learn them, and how the result is reported."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Encoded:
 
     Attributes:
         ids: For each example, its token ids, int32 (length,).
-        labels: int32 (examples,), or for each example int32 (length,) with -1 where nothing is to learn;
-            None where the examples have no labels.
-        positions: For token tasks, for each example the place of each word's first piece, int (words,), -1
-            for a word without any, such as one that was cut off.
+        labels: int32 (examples,), or for each example int32 (length,) with -1 where nothing is to be learned; None if
+            the examples have no labels.
+        positions: For token tasks, for each example the place of each word's first piece, int (words,), or -1 for a
+            word without a piece, such as one that was cut off. None for other tasks.
     """
 
     ids: list[np.ndarray]
@@ -44,13 +44,13 @@ class Task(Protocol):
     logits_rank: ClassVar[int]
 
     def parse_line(self, line: str) -> Example:
-        """Returns the example that one line of text asks about."""
+        """Returns the example for a prediction, from one line of text."""
         ...
 
     def encode(
         self, examples: Sequence[Any], names: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
     ) -> Encoded:
-        """Tokenizes examples; with the label `names`, their labels too."""
+        """Tokenizes examples; if the label `names` are given, numbers their labels too."""
         ...
 
     def add_head(self, backbone: keras.Model, num_labels: int, dropout: float) -> keras.Model:
@@ -66,17 +66,17 @@ class Task(Protocol):
     def describe(
         self, examples: Sequence[Any], logits: np.ndarray, encoded: Encoded, names: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
-        """Yields for each example what `tfdist predict` writes as one line of JSON."""
+        """Yields for each example the object that `tfdist predict` writes as one line of JSON."""
         ...
 
 
 def create_loss() -> keras.losses.Loss:
-    """Cross-entropy from logits, the mean over all that has weight."""
+    """Returns the cross-entropy from logits, the mean over all elements that have weight."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
 
 def create_metrics() -> list[keras.metrics.Metric]:
-    """Accuracy over all that has weight (give it to `compile` as `weighted_metrics`)."""
+    """Returns the accuracy over all elements that have weight; give it to `compile` as `weighted_metrics`."""
     return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
 
@@ -93,21 +93,21 @@ def create_dataset(
 ) -> tf.data.Dataset:
     """Returns batches for `fit` and `evaluate`, or, without labels, for `predict`.
 
-    `predict` puts the batches of token logits together, so they are all padded to the same length then.
+    Batches for `predict` are all padded to the same length, because `predict` joins the token logits of all batches.
 
     Args:
         encoded: The examples.
-        tokenizer: What encoded them.
+        tokenizer: The tokenizer that has encoded them.
         config: Padding and lengths.
         batch_size: Examples in one batch, over all replicas.
-        model: Whose inputs the batches have, among `token_ids`, `segment_ids` and `padding_mask`.
+        model: The model; the batches have its inputs, among `token_ids`, `segment_ids` and `padding_mask`.
         with_labels: Whether elements have labels.
         shuffle: Whether each epoch has an order of its own.
-        seed: Seed of the orders.
+        seed: Seed of these orders.
     """
     whole = not with_labels and encoded.positions is not None
     longest = max(map(len, encoded.ids))
-    # A few different lengths only, since `predict` is compiled for each.
+    # There are few different lengths, since `predict` is compiled for each of them.
     same = min(config.max_length, math.ceil(longest / config.bucket_step) * config.bucket_step)
     inputs: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "token_ids": np.asarray,
@@ -130,7 +130,7 @@ def create_dataset(
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, in float64."""
+    """Returns the probabilities over the last axis, in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     probabilities: np.ndarray = exponentials / exponentials.sum(-1, keepdims=True)
     return probabilities

@@ -13,11 +13,11 @@ COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
 def class_report(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> Report:
-    """Scores each class; a ratio without any case is 0, as in scikit-learn with `zero_division=0`.
+    """Scores each class. A ratio of nothing to nothing is 0, as in scikit-learn with `zero_division=0`.
 
     Args:
-        labels: True class numbers, int[n].
-        predictions: Predicted class numbers, int[n].
+        labels: True class numbers, int (examples,).
+        predictions: Predicted class numbers, int (examples,).
         names: Name of each class, in the order of the numbers.
 
     Returns:

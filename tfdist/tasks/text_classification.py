@@ -32,7 +32,7 @@ class TextClassification:
         max_length: int,
     ) -> Encoded:
         ids = tokenizer.encode_texts([example.text for example in examples], max_length)
-        # A tokenizer without special tokens finds nothing in an empty text, and a model needs one position.
+        # A tokenizer without special tokens gives no id for an empty text, and a model needs at least one position.
         ids = [row if len(row) else np.array([tokenizer.unk_id], np.int32) for row in ids]
         return Encoded(ids, None if names is None else np.concatenate(labels.encode(examples, names)))
 

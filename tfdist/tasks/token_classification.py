@@ -23,7 +23,7 @@ IGNORED = -1
 class TokenClassification:
     """Tags words. A word's first piece carries its tag; its other pieces have weight 0.
 
-    Words that the longest sequence cuts off are predicted as `O`, and count as such in the report.
+    Words that are cut off at the largest length are predicted as `O`, and count as `O` in the report.
     """
 
     name: ClassVar[str] = "token-classification"
@@ -47,7 +47,7 @@ class TokenClassification:
         max_length: int,
     ) -> Encoded:
         encoded = tokenizer.encode_words([example.tokens for example in examples], max_length)
-        # As for texts: a model needs one position.
+        # A model needs at least one position, as for texts.
         ids = [words.ids if len(words.ids) else np.array([tokenizer.unk_id], np.int32) for words in encoded]
         positions = [
             _first_pieces(words.word_index, len(example.tokens))
@@ -69,7 +69,7 @@ class TokenClassification:
         true = [list(example.tags or ()) for example in examples]
         predicted = [tags for tags, _ in _tagged(logits, encoded, names)]
         if not any(name.startswith(("B-", "I-")) for name in names):
-            # Not entities (parts of speech, say): words are scored one by one.
+            # If the tags are not entities but, for example, parts of speech, words are scored one by one.
             numbers = {name: number for number, name in enumerate(names)}
             flat = [np.array([numbers[tag] for row in rows for tag in row]) for rows in (true, predicted)]
             return class_report(flat[0], flat[1], names)
@@ -97,7 +97,7 @@ def _tagged(
     logits: np.ndarray, encoded: Encoded, names: Sequence[str]
 ) -> Iterator[tuple[list[str], list[float | None]]]:
     """Yields for each example the tag of each word and its probability, None for words without a piece."""
-    assert encoded.positions is not None  # encode() of this task has set them
+    assert encoded.positions is not None  # this task's encode() has set them
     outside = OUTSIDE if OUTSIDE in names else names[0]
     for rows, places in zip(logits, encoded.positions, strict=True):
         probabilities = softmax(rows[places])
@@ -110,7 +110,7 @@ def _tagged(
 def _first_pieces(word_index: np.ndarray, num_words: int) -> np.ndarray:
     """Returns the place of each word's first piece, int (num_words,), -1 for a word that has none."""
     places = np.full(num_words, -1)
-    # Backwards, so that the first piece of a word is the one that stays.
+    # The loop runs backwards, so that the first piece of a word overwrites the others.
     for place in reversed(range(len(word_index))):
         if word_index[place] >= 0:
             places[word_index[place]] = place

@@ -1,4 +1,4 @@
-"""One run from a configuration to the files in its folder.
+"""One run, from its configuration to the files in its folder.
 
-The only place that composes strategy, data, model and callbacks; no loop of its own.
+Strategy, data, model and callbacks are put together here and nowhere else. There is no training loop: `fit` trains.
 """

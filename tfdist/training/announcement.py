@@ -1,4 +1,4 @@
-"""What a run runs on, told before it starts."""
+"""The table that a run prints before it starts: strategy, devices, batches, model and data."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def announcement(
 
 
 def _devices(strategy: tf.distribute.Strategy) -> list[str]:
-    """Short names of the devices that this process trains on."""
+    """Returns short names of the devices on which this process trains."""
     if strategy is not tf.distribute.get_strategy():
         return [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
-    # The default strategy, which names none: TensorFlow takes the first accelerator.
+    # The default strategy names no device, and TensorFlow takes the first accelerator.
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return [f"{kind}:0"]

@@ -1,4 +1,4 @@
-"""How many examples are in a batch, and how many steps in a run: pure numbers."""
+"""How many examples a batch has, and how many steps a run has; plain arithmetic."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Steps:
     """The training steps (batches) of a run.
 
     Attributes:
-        total: In the whole run.
-        of_epoch: In an epoch, a pass over the training split.
+        total: Steps of the whole run.
+        of_epoch: Steps of an epoch, which is one pass over the training split.
     """
 
     total: int
@@ -23,12 +23,12 @@ class Steps:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that the run begins."""
+        """Epochs that the run begins; the last one may be cut short."""
         return math.ceil(self.total / self.of_epoch)
 
     @property
     def num_whole_epochs(self) -> int:
-        """Epochs that the run ends."""
+        """Epochs that the run trains to their end."""
         return self.total // self.of_epoch
 
     @property
@@ -37,7 +37,7 @@ class Steps:
         return self.total % self.of_epoch or self.of_epoch
 
     def num_updates(self, accumulation: int | None) -> int:
-        """Returns the optimizer's updates, each of which takes `accumulation` batches."""
+        """Returns the number of the optimizer's updates; each takes `accumulation` batches, or one if it is None."""
         return max(1, self.total // (accumulation or 1))
 
 
@@ -49,7 +49,7 @@ def count_steps(training: TrainingConfig, num_examples: int, batch_size: int) ->
 
 
 def batch_size_of(training: TrainingConfig, num_replicas: int) -> int:
-    """Returns the examples of one batch: the global batch without the accumulation.
+    """Returns the number of examples in one batch: the global batch size divided by the accumulation.
 
     Args:
         training: Global batch size and accumulation.

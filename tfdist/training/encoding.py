@@ -1,4 +1,4 @@
-"""Tokenization that the workers divide between them."""
+"""The workers divide the tokenization between them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def encode_examples(
 ) -> Encoded:
     """Returns what `task.encode` returns; each worker tokenizes every n-th example and gets the rest from the others.
 
-    All of them are needed on every worker, since which examples form a batch follows from their lengths, and changes
-    with each epoch. A strategy whose processes exchange nothing by themselves (`mesh`) tokenizes all in each.
+    Every worker needs all examples, because the batches follow from their lengths and change with each epoch. Under a
+    strategy whose processes cannot exchange arrays (`mesh`), every process tokenizes all examples.
     """
     distribution = distribution_of(strategy)
     alone = num_processes() == 1 or len(examples) < num_processes()
@@ -47,7 +47,7 @@ def encode_examples(
 
 
 def _of_all(gather: Gather, own: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-    """Puts every n-th array of each worker in order again; all of one integer dtype and rank 1."""
+    """Returns the arrays of all workers in the order of the examples; all have one integer dtype and rank 1."""
     lengths = gather(np.array([len(row) for row in own], np.int32))
     values = gather(np.concatenate(own).astype(np.int32))
     rows = [

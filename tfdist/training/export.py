@@ -29,15 +29,15 @@ def export_model(
 ) -> Iterator[str]:
     """Writes the run's best model as SavedModels; yields a line for each that was written or left out.
 
-    The model is read back from its file, outside any strategy's scope: what is exported is what was saved, on
-    plain variables, and no other process is needed for it.
+    The model is read back from its file, outside of any strategy's scope. So the exported model is the saved one, has
+    plain variables, and needs no other process.
 
     Args:
-        folder: Where the model is, and where the SavedModels go.
+        folder: The folder of the model and of the SavedModels.
         tokenizer: The run's tokenizer.
         names: Label names.
         max_length: Longest sequence, in tokens.
-        examples: Texts on which the tokenizer inside the SavedModel must give the ids of `tokenizer`.
+        examples: Texts for which the tokenizer inside the SavedModel must give the same ids as `tokenizer`.
     """
     model = keras.saving.load_model(folder.best_model, compile=False)
     with replacing(folder.export) as temporary:
@@ -62,7 +62,7 @@ def export_model(
 
 
 def write_saved_model(model: keras.Model, names: Sequence[str], path: Path) -> None:
-    """Writes a SavedModel of the model's own inputs, int32 (B, L), to `probabilities` and `labels`."""
+    """Writes a SavedModel from the model's own inputs, int32 (B, L), to `probabilities` and `labels`."""
 
     def serve(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.nn.softmax(model(inputs, training=False)), "labels": tf.constant(names)}
@@ -92,7 +92,7 @@ def word_piece_function(tokenizer_folder: Path, max_length: int) -> Callable[[tf
     """Returns a graph function from texts, string (B,), to token ids, int32 (B, ragged), by tensorflow-text.
 
     Args:
-        tokenizer_folder: Holds the `tokenizer.json` of a `BertTokenizer`.
+        tokenizer_folder: The folder with the `tokenizer.json` of a `BertTokenizer`.
         max_length: Longest sequence, special tokens included.
     """
     import tensorflow_text  # noqa: PLC0415 (optional, and registers its operations when loaded)
@@ -119,7 +119,7 @@ def difference(
     texts: Sequence[str],
     max_length: int,
 ) -> str | None:
-    """Returns in words where the two give different ids, or None."""
+    """Returns a sentence on the first text for which the two give different ids, or None."""
     expected = tokenizer.encode_texts(texts, max_length)
     for text, ids, other in zip(texts, expected, tokenize(tf.constant(texts)), strict=True):
         if not np.array_equal(ids, other.numpy()):

@@ -1,8 +1,9 @@
 """`fit` for a number of steps, which may end in the middle of an epoch.
 
-Keras ends every epoch at the same step. A callback that stops earlier leaves the progress bar at a number of steps that
-never ran, and comes a step late under several workers and some steps late with `steps_per_execution`. So an epoch that
-is cut short is a `fit` of its own, on fewer batches, and the callbacks see both as one.
+In Keras all epochs have the same number of steps. If a callback stopped an epoch earlier, the progress bar would show
+steps that never ran. The callback would also come a step late under several workers, and some steps late with
+`steps_per_execution`. So an epoch that is cut short is a `fit` of its own, on fewer batches, and the callbacks see both
+as one.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ def fit_steps(
     """Trains for exactly `steps.total` steps, unless a callback stops earlier; returns the history.
 
     Args:
-        model: Compiled.
+        model: The compiled model.
         dataset: Batches of an epoch, made by `tfdist.data`.
-        steps: How many.
-        callbacks: For all epochs.
-        **options: Others of `fit`.
+        steps: How many steps.
+        callbacks: The callbacks of all epochs.
+        **options: Other arguments of `fit`.
+
+    Returns:
+        The values of each epoch, by name, as in `History.history`.
     """
     options |= {"epochs": steps.num_epochs}
     rest = first_batches(dataset, steps.in_last_epoch)
@@ -43,7 +47,7 @@ def fit_steps(
     pause = _Pause(steps.num_whole_epochs)
     with _without("on_train_end", callbacks):
         history = _history(model.fit(dataset, callbacks=[*callbacks, pause], **options))
-    # Where a callback has stopped the training, this second fit has no epoch left, and only ends it.
+    # If a callback has stopped the training, this second fit has no epoch left and only calls the last hooks.
     first_epoch = steps.num_whole_epochs if pause.is_reached else steps.num_epochs
     with _without("on_train_begin", callbacks):
         last = _history(model.fit(rest, callbacks=[*callbacks], initial_epoch=first_epoch, **options))
@@ -51,7 +55,7 @@ def fit_steps(
 
 
 def first_batches(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Returns the first `count` batches of each epoch, which stay known by the numbers of their rows."""
+    """Returns the first `count` batches of each epoch; they are still known by the numbers of their rows."""
     source = by_index_of(dataset)
     if source is None:
         return dataset.take(count)
@@ -63,7 +67,7 @@ def first_batches(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
 
 class _Pause(keras.callbacks.Callback):
-    """Ends `fit` after so many epochs; knows whether another callback, all of which come before, had ended it."""
+    """Ends `fit` after so many epochs, unless another callback has ended it. Stands last in the list of callbacks."""
 
     def __init__(self, num_epochs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a finished run is used for: scores on a split, and predictions for lines of text."""
+"""Uses a finished run: scores on a split, and predictions for lines of text."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SCRATCH_VOCABULARY = 8000
 
 
 def create_tokenizer(config: ModelConfig, examples: Sequence[Example]) -> Tokenizer:
-    """Returns the pretrained model's tokenizer, or one whose vocabulary the training `examples` give."""
+    """Returns the pretrained model's tokenizer, or one whose vocabulary comes from the training `examples`."""
     texts = [e.text if isinstance(e, TextExample) else " ".join(e.tokens) for e in examples]
     if config.name == "bigru":
         return WordTokenizer.train(texts)
@@ -56,7 +56,7 @@ def create_model(config: ModelConfig, task: Task, tokenizer: Tokenizer, num_labe
                 "Choose --model minilm or bert."
             )
         body = build_bigru(vocab_size=tokenizer.vocab_size, num_labels=num_labels, dropout=dropout)
-        # One logit for each label, where the builder has one probability for two labels: the same function.
+        # For two labels the builder has one probability. One logit for each label gives the same function.
         logits = keras.layers.Dense(num_labels, dtype="float32", name="logits")
         return keras.Model(body.input, logits(body.get_layer("dropout").output), name="bigru")
     if config.name == "bert":
@@ -77,10 +77,11 @@ def create_model(config: ModelConfig, task: Task, tokenizer: Tokenizer, num_labe
 
 
 def _train_word_pieces(texts: Sequence[str]) -> BertTokenizer:
-    """Learns word pieces, the same ones from the same texts.
+    """Learns word pieces; every process learns the same ones from the same texts.
 
-    The trainer numbers the pieces inside of a word as its hash map yields them, and breaks ties between merges by
-    number: two processes would learn two vocabularies. Named first, in order, they have one number everywhere.
+    The trainer numbers the pieces inside of a word in the order of its hash map, and breaks ties between merges by
+    these numbers, so that two processes would learn two vocabularies. Here the pieces are given to it first, in order,
+    and have the same numbers everywhere.
     """
     trainer = BertWordPieceTokenizer()
     characters = {c for text in texts for c in trainer.normalizer.normalize_str(text) if not c.isspace()}

@@ -1,4 +1,4 @@
-"""AdamW as BERT is fine-tuned with: no weight decay on biases and norms."""
+"""AdamW as it is used to fine-tune BERT: no weight decay on biases and norms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import keras
 from tfdist.config.schema import OptimizerConfig
 from tfdist.training.schedules import create_schedule
 
-# Keras and KerasHub both name biases, and the vectors of layer and batch norms, by these words. TensorFlow's
-# variables, which Keras matches against, can have a suffix: `bias:0`, `bias/replica_1:0`.
+# Keras and KerasHub name biases, and the vectors of layer and batch norms, by these words. Keras matches the names of
+# TensorFlow's variables, which can have a suffix: `bias:0`, `bias/replica_1:0`.
 NO_DECAY = (r"\bbias\b", r"\bgamma\b", r"\bbeta\b", r"\bscale\b")
 
 

@@ -90,7 +90,7 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
             weighted_metrics=create_metrics(),
             steps_per_execution=config.training.steps_per_execution,
         )
-        # Variables that the optimizer makes in the first step have TensorFlow trace that step twice.
+        # If the optimizer made its variables in the first step, TensorFlow would trace that step twice.
         model.optimizer.build(model.trainable_variables)
     console = Console(quiet=not is_chief())
     console.print(announcement(config, strategy, model, splits, names, steps))
@@ -117,7 +117,7 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
 def _write_description(
     folder: RunFolder, config: RunConfig, names: Sequence[str], tokenizer: Tokenizer
 ) -> None:
-    """Writes all that is needed beside the weights to use the model."""
+    """Writes everything that is needed, beside the weights, to use the model."""
     write_text(folder.config, config_to_yaml(config))
     write_json(folder.labels, list(names))
     with replacing(folder.tokenizer) as temporary:
@@ -162,7 +162,7 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     monitor = "val_loss" if has_validation else "loss"
     return [
-        # First, so that those after it see its number.
+        # It comes first, so that the callbacks after it see its number.
         Throughput(batch_size),
         TensorBoard(
             str(folder.logs),
@@ -172,7 +172,7 @@ def _callbacks(
             global_batch_size=batch_size,
         ),
         ModelCheckpoint(str(folder.best_model), monitor=monitor, save_best_only=True),
-        # Without a patience it stops nothing, and still brings the best weights back.
+        # Without a patience it never stops the training, but it still restores the best weights.
         EarlyStopping(
             monitor=monitor,
             patience=config.training.patience or config.training.epochs,
@@ -182,14 +182,14 @@ def _callbacks(
 
 
 def _verbosity() -> int:
-    """A progress bar in a terminal, a line for each epoch in a file or pipe; on the chief alone."""
+    """Returns 1 (a progress bar) in a terminal and 2 (a line for each epoch) otherwise; 0 on all but the chief."""
     if not is_chief():
         return 0
     return 1 if sys.stdout.isatty() else 2
 
 
 def _create_folder(output: str) -> RunFolder:
-    """Makes the folder on the chief; what is wrong with it, every process says."""
+    """Makes the folder on the chief; if that fails, every process raises the error."""
     problem = None
     if is_chief():
         try:
@@ -203,7 +203,7 @@ def _create_folder(output: str) -> RunFolder:
 
 
 def _digest(splits: Mapping[str, Sequence[Example]]) -> str:
-    """Returns 16 hexadecimal digits that are equal where all examples are, labels and order included."""
+    """Returns 16 hexadecimal digits that are equal if all examples are, with their labels and order."""
     digest = hashlib.sha256()
     for split, examples in splits.items():
         digest.update(f"{split} {len(examples)}".encode())

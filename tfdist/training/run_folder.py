@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where."""
+"""The folder of one run: which file lies where."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RunFolder:
         """Makes the folder of a new run.
 
         Raises:
-            ConfigError: Something lies there already, or it cannot be written.
+            ConfigError: The path is a file or a folder that is not empty, or it cannot be written.
         """
         path = Path(path)
         cure = "Give another folder with --output."
@@ -78,7 +78,7 @@ class RunFolder:
         """Returns the folder of a finished run.
 
         Raises:
-            ModelError: It is absent, or a file of it is missing.
+            ModelError: The folder is absent, or one of its files is missing.
         """
         folder = cls(Path(path))
         needed = (folder.config, folder.labels, folder.tokenizer, folder.best_model)

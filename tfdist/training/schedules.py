@@ -14,7 +14,7 @@ from tfdist.config.schema import OptimizerConfig
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """Rises linearly to the first value of `decay` in `warmup_steps` updates, then follows `decay`.
 
-    The first update already has a rate above zero, 1 / (warmup_steps + 1) of the peak: no step is wasted.
+    The first update already has a rate above zero, 1 / (warmup_steps + 1) of the peak, so that no step is wasted.
 
     Args:
         decay: The schedule after the warm-up; its step counts from the end of the warm-up.

@@ -24,7 +24,7 @@ def score(
     data: DataConfig,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Evaluates a compiled model. Under several processes all of them must call this.
+    """Evaluates a compiled model. If there are several processes, all of them must call this.
 
     Returns:
         Loss and metrics by name, and under `report` the scores of each class.
@@ -53,7 +53,7 @@ def describe(
     data: DataConfig,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yields for each example what the model says of it, ready for JSON."""
+    """Yields for each example what the model predicts, ready for JSON."""
     encoded = task.encode(examples, None, tokenizer, data.max_length)
     return task.describe(examples, _logits(model, encoded, tokenizer, data, batch_size), encoded, names)
 

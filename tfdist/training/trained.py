@@ -19,7 +19,7 @@ from tfdist.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run was told, and what came of it."""
+    """A run's configuration, and the model, tokenizer and labels that it has left."""
 
     config: RunConfig
     task: Task
@@ -42,7 +42,7 @@ def load_run(path: str | Path) -> TrainedRun:
     task = create_task(config.task)
     try:
         model = keras.saving.load_model(folder.best_model, compile=False)
-    except Exception as error:  # a damaged file shows in whatever Keras, zipfile or h5py trips over first
+    except Exception as error:  # for a damaged file Keras, zipfile and h5py raise all kinds of errors
         raise ModelError(
             f"{str(folder.best_model)!r} cannot be read as a Keras model: {_first_line(error)}. "
             "Train again, or copy the whole run folder again."
@@ -60,7 +60,7 @@ def _check_fit(
     tokenizer: Tokenizer,
     model: keras.Model,
 ) -> None:
-    """Refuses a model that is not the one that `run.yaml`, the labels and the tokenizer belong to."""
+    """Refuses a model that `run.yaml`, the labels or the tokenizer do not belong to."""
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != task.logits_rank or shape[-1] != len(names):
         raise ModelError(

@@ -1,5 +1,4 @@
 """One file for each format of examples.
 
-A reader yields pairs: where an example stands, for messages; the example. No labels are numbered here, and nothing is
-tokenized.
+A reader yields pairs: the place of an example, for messages, and the example. Nothing here numbers labels or tokenizes.
 """

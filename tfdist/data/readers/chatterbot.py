@@ -17,13 +17,13 @@ PACKAGE = "chatterbot-corpus"
 def read_chatterbot() -> Iterator[tuple[str, TextExample]]:
     """Yields each different utterance of the corpus with its topic, which is the name of its file.
 
-    Texts that differ in case and spaces alone are one; those that several topics share say nothing of the
-    topic and are left out.
+    Texts that differ in case and spaces alone count as one. Texts that several topics share are left out, because they
+    do not tell the topic.
 
     Raises:
         DataError: If the package is not installed or has another layout.
     """
-    # Found, not imported: the package's own code and its dependencies are not needed for its YAML files.
+    # The package is looked up and not imported: its YAML files need neither its code nor its dependencies.
     spec = importlib.util.find_spec("chatterbot_corpus")
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     files = sorted(Path(folders[0], "data", "english").glob("*.yml")) if folders else []
@@ -36,7 +36,7 @@ def read_chatterbot() -> Iterator[tuple[str, TextExample]]:
     found: dict[str, tuple[str, TextExample]] = {}
     for path in files:
         for conversation in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
-            # One conversation of the corpus is a bare string.
+            # One conversation of the corpus is a string instead of a list.
             for text in [conversation] if isinstance(conversation, str) else conversation:
                 key = " ".join(text.casefold().split())
                 topics.setdefault(key, set()).add(path.stem)

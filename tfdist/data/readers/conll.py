@@ -14,10 +14,10 @@ from tfdist.errors import DataError
 def read_conll(path: Path) -> Iterator[tuple[str, TaggedExample]]:
     """Yields the sentences of `path`.
 
-    The first column is the token, the last one its tag; columns are parted by one tab, or by spaces where the
-    line has no tab. The first token line says how many columns there are (two, or for example four in
-    CoNLL-2003). Lines of white space alone count as blank (WNUT-17 ends its training sentences with a lone
-    tab); `-DOCSTART-` lines are skipped.
+    The first column is the token, and the last one its tag. Columns are separated by one tab, or by spaces if the line
+    has no tab. The first token line tells how many columns there are (two, or for example four in CoNLL-2003). Lines of
+    white space alone count as blank (WNUT-17 ends its training sentences with a lone tab). `-DOCSTART-` lines are
+    skipped.
 
     Raises:
         DataError: If a line has another number of columns, or an empty one.
@@ -25,7 +25,7 @@ def read_conll(path: Path) -> Iterator[tuple[str, TaggedExample]]:
     columns = first = 0
     sentence: list[list[str]] = []
     start = 1
-    # The line end of the last line, and one blank line more to end the last sentence.
+    # One more blank line ends the last sentence.
     for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
         line = line.removesuffix("\r")
         if not line.strip() or line.startswith("-DOCSTART-"):

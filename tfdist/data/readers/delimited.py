@@ -21,8 +21,7 @@ def read_delimited(
         DataError: If the header lacks a column, a row has another number of fields, a quote is left open, or
             a label is empty.
     """
-    # `strict` refuses a quote that never ends, which would otherwise swallow the rest of the file as one
-    # text.
+    # `strict` refuses a quote that never ends. Otherwise the rest of the file would become one text.
     rows = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     start = 1

@@ -16,9 +16,9 @@ def read_json_lines(path: Path, task: str, input_key: str, target_key: str) -> I
     """Yields one example for each line of `path`; blank lines are skipped.
 
     Raises:
-        DataError: If a line is no JSON object, lacks a key, or holds something else than the task needs.
+        DataError: If a line is not a JSON object, lacks a key, or has a value that the task cannot use.
     """
-    # Not splitlines(), which also cuts at U+2028 and other characters that JSON allows inside strings.
+    # splitlines() would also cut at U+2028 and at other characters that JSON allows inside strings.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue

@@ -1,4 +1,4 @@
-"""UTF-8 text, with the place of the first byte that is none."""
+"""Reads UTF-8 text; the error for other bytes names the place of the first one."""
 
 from __future__ import annotations
 

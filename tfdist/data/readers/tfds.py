@@ -12,7 +12,7 @@ from tfdist.errors import DataError
 def open_builder(path: str) -> Any:
     """Returns the prepared TFDS builder of `tfds:NAME`, `tfds:NAME:CONFIG` or `tfds:NAME/CONFIG`.
 
-    The data is downloaded and prepared where it is not there yet, in TFDS's own folder (`TFDS_DATA_DIR`).
+    If the data are not there yet, TFDS downloads and prepares them in its own folder (`TFDS_DATA_DIR`).
 
     Raises:
         DataError: If TFDS is not installed, knows no such dataset, or cannot prepare it.
@@ -30,7 +30,7 @@ def open_builder(path: str) -> Any:
         raise DataError(f"{path}: TFDS has no such dataset or configuration: {error}") from error
     try:
         builder.download_and_prepare()
-    except Exception as error:  # Whatever a download or a dataset's own code raises.
+    except Exception as error:  # a download, or a dataset's own code, may raise anything
         raise DataError(
             f"{path}: TFDS could not prepare it in {builder.data_dir}: {type(error).__name__}: {error}. "
             f"Prepare it once where there is a network (tfds build {name}), and set TFDS_DATA_DIR."
@@ -43,7 +43,7 @@ def read_tfds(
 ) -> Iterator[tuple[str, Example]]:
     """Yields the examples of one split in the order of their files; class numbers become their names.
 
-    Examples whose class is -1, as published test splits hide it, have no label.
+    Published test splits hide their labels as class -1. Such examples have no label.
 
     Raises:
         DataError: If the dataset lacks a feature.

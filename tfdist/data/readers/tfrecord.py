@@ -16,7 +16,7 @@ def read_tfrecord(path: Path, task: str, input_name: str, target_name: str) -> I
     """Yields the records of `path`; a label is a string or a whole number, tokens and tags are lists.
 
     Raises:
-        DataError: If the file is corrupt or cut off, or a record lacks a feature or holds the wrong kind.
+        DataError: If the file is corrupt or cut off, or a record lacks a feature or has one of the wrong kind.
     """
     number = 0
     try:
