@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -42,9 +45,9 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 def build() -> keras.Model:
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(16, "tanh", name="up"), keras.layers.Dense(4, name="down")]
-    model = keras.Sequential([keras.Input((8,)), *layers])
+    model = keras.Sequential([keras.Input((8,), name="rows"), *layers], name="net")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(0.05, name="adam"), loss, metrics=["accuracy"])
     return model
 
 
@@ -55,27 +58,63 @@ def train(model: keras.Model) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def never_moved() -> list[np.ndarray]:
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("saved")
+
+
+@pytest.fixture(scope="module")
+def never_moved(folder: Path) -> list[np.ndarray]:
+    """A model of two epochs is saved, and trained for two more."""
     model = build()
     train(model)
+    model.save(folder / "plain.keras")
     return train(model)
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
-def saved(request, tmp_path_factory) -> Path:
-    """A model of two epochs under one of the strategies, as `.keras` and as weights."""
-    folder = tmp_path_factory.mktemp("saved")
-    with STRATEGIES[request.param]().scope():
-        model = build()
-    train(model)
-    model.save(folder / "model.keras")
-    return folder / "model.keras"
+def saved(folder: Path, name: str) -> Path:
+    """Returns a model of two epochs under one of the strategies."""
+    path = folder / f"{name}.keras"
+    if not path.exists():
+        with STRATEGIES[name]().scope():
+            model = build()
+        train(model)
+        model.save(path)
+    return path
+
+
+def contents(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Returns the configuration in a `.keras` file, and its arrays by path."""
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        with archive.open("model.weights.h5") as weights, h5py.File(weights) as file:
+            file.visititems(
+                lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        config = archive.read("config.json").decode()
+    return re.sub(r'"shared_object_id": \d+', "", config), arrays
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_continued_elsewhere(never_moved, saved: Path, name: str) -> None:
+def test_a_file_is_that_of_one_device(never_moved, folder: Path, name: str) -> None:
+    """So whatever can go on from the one can go on from the other."""
+    (config, found), (expected_config, expected) = (
+        contents(saved(folder, name)),
+        contents(folder / "plain.keras"),
+    )
+    assert config == expected_config
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_allclose(
+            found[path], value, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE, err_msg=path
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), zip(STRATEGIES, [*list(STRATEGIES)[1:], *list(STRATEGIES)[:1]], strict=True)
+)
+def test_continued_elsewhere(never_moved, folder: Path, name: str, before: str) -> None:
     with STRATEGIES[name]().scope():
-        model = keras.saving.load_model(saved)
+        model = keras.saving.load_model(saved(folder, before))
     assert model.optimizer.iterations.numpy() == 6
     for value, expected in zip(train(model), never_moved, strict=True):
         np.testing.assert_allclose(value, expected, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)

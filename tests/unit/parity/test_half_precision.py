@@ -18,7 +18,7 @@ COUNT = 31
 
 
 def test_each_is_twice_the_spacing_of_its_numbers_at_one():
-    assert FLOAT16_TOLERANCE == 2 * np.finfo("float16").eps
+    assert 2 * np.finfo("float16").eps == FLOAT16_TOLERANCE
     one, after = (keras.ops.cast(value, "bfloat16") for value in (1.0, 1 + BFLOAT16_TOLERANCE / 2))
     assert one < after
     assert keras.ops.cast(1 + BFLOAT16_TOLERANCE / 4, "bfloat16") == one
