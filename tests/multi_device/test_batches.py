@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,24 +14,34 @@ import tensorflow as tf
 from tfdist import create_strategy
 from tfdist._internals.mesh import batches as mesh_batches
 from tfdist._internals.patches import apply_patches
-from tfdist._internals.replica.batches import DistributedBatches
-from tfdist.data.by_index import ByIndex
+from tfdist._internals.replica.batches import ReplicaBatches
+from tfdist.data.by_index import ByIndex, Epochs
 from tfdist.strategies.mirrored import Mirrored
 
 REPLICAS = 2
 
 
-@pytest.fixture(scope="module")
-def strategy() -> tf.distribute.Strategy:
-    created = Mirrored(REPLICAS)
+class Fed(Mirrored):
+    """Feeds its devices as if they were accelerators."""
+
+    feeds_devices = True
+
+
+@pytest.fixture(scope="module", params=[Mirrored, Fed], ids=["on the host", "fed to devices"])
+def strategy(request: pytest.FixtureRequest) -> tf.distribute.Strategy:
+    created = request.param(REPLICAS)
     apply_patches()
     return created
 
 
 def pieces(strategy: Any, dataset: tf.data.Dataset) -> list[Any]:
     """Returns the replicas' pieces of all batches, in order."""
-    batches = DistributedBatches(strategy, dataset, None)
-    return [piece for batch in batches for piece in strategy.experimental_local_results(batch)]
+    batches = ReplicaBatches(strategy, dataset, None)
+    found = []
+    for batch in batches:
+        local = getattr(batch, "pieces", None)
+        found += strategy.experimental_local_results(batch) if local is None else local
+    return found
 
 
 def static_rows(strategy: Any, dataset: tf.data.Dataset) -> list[Any]:
@@ -41,14 +52,16 @@ def static_rows(strategy: Any, dataset: tf.data.Dataset) -> list[Any]:
     def step(iterator: Any) -> None:
         strategy.run(lambda data: seen.append(data.shape[0]), args=(next(iterator),))
 
-    step(iter(DistributedBatches(strategy, dataset, None)))
+    step(iter(ReplicaBatches(strategy, dataset, None)))
     return seen
 
 
 def by_index(count: int, batch_size: int) -> tf.data.Dataset:
     table = tf.constant(np.arange(count * 3, dtype="float32").reshape(count, 3))
     indices = tf.data.Dataset.range(count).batch(batch_size)
-    return ByIndex(indices, lambda rows: tf.gather(table, rows)).dataset()
+    return ByIndex(
+        lambda epoch: indices, lambda rows: tf.gather(table, rows), -(-count // batch_size), Epochs()
+    ).dataset()
 
 
 @pytest.mark.parametrize("make", [tf.data.Dataset.range, None], ids=["batches", "row numbers"])
@@ -66,13 +79,24 @@ def test_a_size_that_always_divides_is_static(strategy: Any) -> None:
     assert static_rows(strategy, tf.data.Dataset.range(9).batch(4, drop_remainder=True)) == [2] * REPLICAS
 
 
-@pytest.mark.parametrize(
-    "dataset",
-    [tf.data.Dataset.range(9).batch(4), tf.data.Dataset.range(9).batch(3, drop_remainder=True)],
-    ids=["a smaller last batch", "a size that does not divide"],
-)
-def test_other_sizes_are_as_they_fall(strategy: Any, dataset: tf.data.Dataset) -> None:
-    assert static_rows(strategy, dataset) == [None] * REPLICAS
+def test_other_sizes_are_as_they_fall(strategy: Any) -> None:
+    assert static_rows(strategy, tf.data.Dataset.range(9).batch(4)) == [None] * REPLICAS
+    # On the host each replica's piece is one of its own, whose size is known if that of the batch is.
+    expected = [None] * REPLICAS if strategy.feeds_devices else [1, 2]
+    assert static_rows(strategy, tf.data.Dataset.range(9).batch(3, drop_remainder=True)) == expected
+
+
+def test_fit_is_that_of_one_device_however_it_is_fed(strategy: Any) -> None:
+    def trained(scope: Any) -> list[np.ndarray]:
+        with scope:
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones")])
+            model.compile("adam", "mse", steps_per_execution=2)
+        rows = np.random.default_rng(0).standard_normal((13, 3)).astype("float32")
+        model.fit(rows, rows[:, :2], batch_size=4, epochs=2, shuffle=False, verbose=0)
+        return [*model.get_weights(), model.predict(rows, batch_size=4, verbose=0)]
+
+    for found, expected in zip(trained(strategy.scope()), trained(contextlib.nullcontext()), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_mesh_puts_one_batch_on_its_devices_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +110,7 @@ def test_a_mesh_puts_one_batch_on_its_devices_ahead(monkeypatch: pytest.MonkeyPa
 
     place_batch = mesh_batches.place_batch
     monkeypatch.setattr(mesh_batches, "place_batch", place)
-    iterator = iter(strategy.distribute_batches(tf.data.Dataset.range(5).batch(2)))
+    iterator = iter(strategy.batches(tf.data.Dataset.range(5).batch(2), None, None))
     next(iterator)
     iterator.prepare()
     iterator.prepare()

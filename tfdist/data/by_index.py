@@ -64,6 +64,7 @@ class ByIndex:
         def begin() -> np.int64:
             return np.int64(self.epochs.begin(self.advances))
 
+        @tf.autograph.experimental.do_not_convert
         def of_next_epoch(_: tf.Tensor) -> tf.data.Dataset:
             epoch = tf.numpy_function(begin, [], tf.int64, stateful=True)
             return self.indices_of(tf.ensure_shape(epoch, []))
@@ -77,7 +78,8 @@ class ByIndex:
 
     def dataset(self) -> tf.data.Dataset:
         """Returns the whole batches, for one device; `by_index_of` finds this object again by it."""
-        loaded = self.indices().map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        load = tf.autograph.experimental.do_not_convert(self.load)
+        loaded = self.indices().map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         loaded = loaded.prefetch(tf.data.AUTOTUNE)
         _made_of[loaded] = self
         return loaded

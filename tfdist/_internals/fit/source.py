@@ -99,6 +99,8 @@ def _rows_of(leaf: Any, rows: tf.Tensor) -> Any:
 
 def _order_of_keras(adapter: ArrayDataAdapter) -> Any:
     """Returns Keras's own batches in their own order, with the numbers of the rows in place of the rows."""
+    if not adapter._shuffle:
+        return lambda epoch: tf.data.Dataset.range(adapter._num_samples).batch(adapter._batch_size)
     numbers = copy.copy(adapter)
     numbers._inputs = np.arange(adapter._num_samples)
     batches = numbers.get_tf_dataset()

@@ -11,10 +11,10 @@ from tensorflow.python.data.experimental.ops.distribute import compute_batch_siz
 
 from tfdist._internals.fit.runner import in_graph
 from tfdist._internals.processes.coordination import all_gather_json
-from tfdist._internals.replica.cut import OwnShare, ReplicaBatch, cut_batch
+from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, cut_batch
 from tfdist._internals.replica.device_input import untuned_devices
 from tfdist._internals.rows import count_rows
-from tfdist.data.by_index import by_index_of
+from tfdist.data.by_index import ByIndex, by_index_of
 from tfdist.data.sharding import auto_sharding_is_off, choose_shard_policy
 from tfdist.errors import DataError
 from tfdist.log import warn_once
@@ -62,14 +62,45 @@ class ReplicaBatches:
         if self._own_shares:
             self.num_batches = _longest(dataset)
             self._missing_batches = max(0, (self.num_batches or 0) - (num_batches or 0))
-        self._distributed = self._distribute(dataset)
+        # Where the devices are the host's own, nothing has to be on its way to them while they compute. Then all local
+        # pieces are one element, and an epoch begins without the functions that TensorFlow traces for each device.
+        make = self._fed_to_devices if strategy.feeds_devices else self._on_host
+        self._iterable = make(dataset)
 
     def __iter__(self) -> Iterator[Any]:
         with untuned_devices():
-            return in_graph(iter(self._distributed), self.num_batches)
+            return in_graph(iter(self._iterable), self.num_batches)
 
-    def _distribute(self, dataset: tf.data.Dataset) -> Any:
-        stream = self._own_pieces(dataset) if self._own_shares else self._pieces_of_global_batches(dataset)
+    def _on_host(self, dataset: tf.data.Dataset) -> Any:
+        source, whole, is_tuple = self._indices_of(dataset)
+
+        @tf.autograph.experimental.do_not_convert
+        def pieces(*batch: Any) -> LocalPieces:
+            given = batch if is_tuple else batch[0]
+            return LocalPieces(tuple(self._piece(source, given, index) for index in range(self._num_local)))
+
+        stream = self._mapped(whole, source, pieces)
+        if self._missing_batches:
+            nothing = stream.take(1).map(_without_rows)
+            stream = stream.concatenate(nothing.cache().repeat(self._missing_batches))
+        return stream.prefetch(2)
+
+    def _fed_to_devices(self, dataset: tf.data.Dataset) -> Any:
+        source, whole, is_tuple = self._indices_of(dataset)
+
+        @tf.autograph.experimental.do_not_convert
+        def once_for_each(*batch: Any) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensors(batch if is_tuple else batch[0]).repeat(self._num_local)
+
+        @tf.autograph.experimental.do_not_convert
+        def piece(number: Any, batch: Any) -> Any:
+            return self._piece(source, batch, number % self._num_local)
+
+        # All pieces are cut by one map, because a dataset for each batch would cost more than the cutting.
+        stream = self._mapped(whole.flat_map(once_for_each).enumerate(), source, piece)
+        if self._missing_batches:
+            nothing = stream.take(1).map(_without_rows)
+            stream = stream.concatenate(nothing.cache().repeat(self._missing_batches * self._num_local))
         stream = stream.prefetch(2 * self._num_local)
         distributed = self._strategy.distribute_datasets_from_function(lambda _: stream)
         # Every batch has a piece for each replica, so that no step needs to ask which replicas have data left. Stock
@@ -77,41 +108,40 @@ class ReplicaBatches:
         distributed._enable_get_next_as_optional = False
         return distributed
 
-    def _pieces_of_global_batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        # Every worker has the same batches, or the same row numbers, and keeps its own rows of them. If files or
-        # elements were divided instead, the rows of a step would depend on the number of workers.
-        is_stream = by_index_of(dataset) is None
-        policy = choose_shard_policy(0, num_processes(), "stream" if is_stream else "array")
-        policy.announce(num_processes())
-        first = self._strategy.process_index * self._num_local
-        return self._pieces(dataset, first, self._strategy.num_replicas_in_sync)
-
-    def _own_pieces(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        stream = self._pieces(dataset, 0, self._num_local)
-        stream = stream.map(lambda piece: OwnShare(piece.data, piece.num_valid))
-        if self._missing_batches:
-            nothing = stream.take(1).map(lambda own: OwnShare(own.data, tf.zeros_like(own.num_valid)))
-            stream = stream.concatenate(nothing.cache().repeat(self._missing_batches * self._num_local))
-        return stream
-
-    def _pieces(self, dataset: tf.data.Dataset, first: int, num_replicas: int) -> tf.data.Dataset:
+    def _indices_of(self, dataset: tf.data.Dataset) -> tuple[ByIndex | None, tf.data.Dataset, bool]:
+        """Returns what loads rows by their numbers, if there is such; the batches or their numbers; if tuples."""
         source = by_index_of(dataset)
+        if not self._own_shares:
+            # Every worker has the same batches, or the same row numbers, and keeps its own rows of them. If files or
+            # elements were divided instead, the rows of a step would depend on the number of workers.
+            policy = choose_shard_policy(0, num_processes(), "stream" if source is None else "array")
+            policy.announce(num_processes())
         whole = dataset if source is None else source.indices()
-        is_tuple = isinstance(whole.element_spec, tuple)
+        return source, whole, isinstance(whole.element_spec, tuple)
 
-        def once_for_each(*batch: Any) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensors(batch if is_tuple else batch[0]).repeat(self._num_local)
+    def _piece(self, source: ByIndex | None, batch: Any, index: Any) -> ReplicaBatch | OwnShare:
+        """Returns the piece of a batch, or of its row numbers, that is for the local replica `index`."""
+        if self._own_shares:
+            own = cut_batch(batch, index, self._num_local, self._padded_size)
+        else:
+            first = self._strategy.process_index * self._num_local
+            own = cut_batch(batch, first + index, self._strategy.num_replicas_in_sync, self._padded_size)
+        if source is not None:
+            own = own._replace(data=source.load_element(own.data))
+        return OwnShare(own.data, own.num_valid) if self._own_shares else own
 
-        def piece(number: Any, batch: Any) -> ReplicaBatch:
-            replica = first + number % self._num_local
-            own = cut_batch(batch, replica, num_replicas, self._padded_size)
-            return own if source is None else own._replace(data=source.load_element(own.data))
+    @staticmethod
+    def _mapped(stream: tf.data.Dataset, source: ByIndex | None, function: Any) -> tf.data.Dataset:
+        # Rows that are loaded by number are worth several threads.
+        parallel = {} if source is None else {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        return stream.map(function, **parallel)
 
-        # All pieces are cut by one map, because a dataset for each batch would cost more than the cutting.
-        stream = whole.flat_map(once_for_each).enumerate()
-        if source is None:
-            return stream.map(piece)
-        return stream.map(piece, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+def _without_rows(element: Any) -> Any:
+    """Returns an element of shares whose rows do not count."""
+    if isinstance(element, OwnShare):
+        return OwnShare(element.data, tf.zeros_like(element.num_valid))
+    return LocalPieces(tuple(_without_rows(piece) for piece in element.pieces))
 
 
 def _longest(dataset: tf.data.Dataset) -> int | None:

@@ -30,6 +30,12 @@ class OwnShare(NamedTuple):
     num_valid: Any
 
 
+class LocalPieces(NamedTuple):
+    """The pieces of all replicas of this process, in their order, before each is given its own."""
+
+    pieces: tuple[Any, ...]
+
+
 def _cut(leaf: Any, start: Any, size: Any, num_replicas: int, padded_size: int | None) -> Any:
     if isinstance(leaf, tf.SparseTensor):
         rest = leaf.dense_shape[1:]

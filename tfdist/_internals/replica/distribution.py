@@ -8,11 +8,12 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import concat
+from tensorflow.python.distribute.distribute_utils import regroup
 
 from tfdist._internals.contract import Batches, Distribution, Step, current_step
 from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
-from tfdist._internals.replica.cut import OwnShare, ReplicaBatch, first_row
+from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
 from tfdist._internals.replica.step import ReplicaStep, RowPosition
 from tfdist._internals.rows import count_rows
 from tfdist.errors import UnsupportedError
@@ -38,6 +39,11 @@ class ReplicaDistribution(Distribution):
     def is_stock(self) -> bool:
         # One replica without padding takes the dataset as it is.
         return not self.pads_batches and self.num_replicas_in_sync == 1
+
+    @property
+    def feeds_devices(self) -> bool:
+        """Whether batches are copied to the devices while they compute on those before; not to the host's own."""
+        return not all("CPU" in device.rpartition("/")[2] for device in self.extended.worker_devices)
 
     @property
     def row_shards(self) -> int:
@@ -80,14 +86,22 @@ class ReplicaDistribution(Distribution):
         data = tree.map_structure(padded, data, none_is_leaf=False)
         return self.step_class.of_counted_rows(rows), data
 
+    def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
+        if args and isinstance(args[0], LocalPieces):
+            args = (regroup(args[0].pieces, always_wrap=True), *args[1:])
+        return super().run(fn, args, kwargs, options)
+
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
         strategy: Any = self
-        leaves = tf.nest.flatten(batch)
-        columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
-        parts = [
-            tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
-            for index in range(max(map(len, columns), default=0))
-        ]
+        if isinstance(batch, LocalPieces):
+            parts = list(batch.pieces)
+        else:
+            leaves = tf.nest.flatten(batch)
+            columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
+            parts = [
+                tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
+                for index in range(max(map(len, columns), default=0))
+            ]
         return [
             (part.data, part.num_valid)
             if isinstance(part, (ReplicaBatch, OwnShare))
@@ -128,6 +142,6 @@ class ReplicaDistribution(Distribution):
 
 
 def _is_placed(data: Any) -> bool:
-    if isinstance(data, (ReplicaBatch, OwnShare)):
+    if isinstance(data, (LocalPieces, ReplicaBatch, OwnShare)):
         return True
     return any(isinstance(leaf, tf.distribute.DistributedValues) for leaf in tree.flatten(data))
