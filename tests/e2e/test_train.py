@@ -246,6 +246,7 @@ WAYS = {
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.busy(2)
 @pytest.mark.timeout(1200)  # the mesh's unrolled GRU takes long to compile
 @pytest.mark.parametrize(("model", "names"), [("bigru", ["mesh"]), ("bert", list(WAYS))])
 def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
@@ -285,7 +286,7 @@ def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
             str(run),
         ]
         group = ProcessGroup(
-            [sys.executable, "-m", "tfdist.cli.main", "train", *arguments], environments, logs
+            [sys.executable, "-m", "tfdist.cli.main", "train", *arguments], environments, logs, forked=True
         )
         codes = group.wait(500)
         outputs = [log.read_text() for log in logs]
