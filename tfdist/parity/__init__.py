@@ -1,6 +1,6 @@
-"""Holds strategies against plain Keras on one device: cases, topologies, the table.
+"""Compares strategies with plain Keras on one device: cases, topologies, the table.
 
-Nothing in the package but the command line imports it.
+Of the other packages, only the command line imports this one.
 """
 
 from tfdist.parity.topologies import Topology, register_topology

@@ -1,7 +1,7 @@
-"""Holds what a case returned under a strategy against what it returned in plain Keras on one device.
+"""Compares what a case has returned under a strategy with what it has returned in plain Keras on one device.
 
-Every array is named `kind/rest`; the kind says how it is compared. Two topologies are never held against each other:
-each is held against the reference. The tolerances are in `tfdist.numerics`.
+Every array has a name `kind/rest`, and the kind says how it is compared. Two topologies are never compared with each
+other: each is compared with the reference. The tolerances are in `tfdist.numerics`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from tfdist.numerics import (
     relative_difference,
 )
 
-# Kinds measured relative to max(floor, |reference|). Weights near zero are held to an absolute 1e-5;
-# losses and metrics live on a smaller scale.
+# The differences of these kinds are relative to max(floor, |reference|). So weights near zero may differ by an absolute
+# 1e-5. Losses and metrics have a smaller scale.
 FLOORS = {"weights": 1.0, "slots": 1.0, "predict": 1.0, "history": 0.1, "metrics": 0.1}
 
-# Whatever was computed in half precision, relative to max(1, |reference|).
+# Kinds that were computed in half precision; their differences are relative to max(1, |reference|).
 HALVES = {"bfloat16": BFLOAT16_TOLERANCE, "float16": FLOAT16_TOLERANCE}
 
-# Integers, strings, orders and counts: equal or not.
+# Integers, strings, orders and counts, which must be equal.
 EXACT = frozenset({"exact", "ids"})
 
-# Invariants of the run itself that need no reference: `true/...` is all True, `zero/...` is exactly 0,
-# `agree/...` is the same in all processes, as everything else is, and that is all.
+# Invariants of the run itself, which need no reference: `true/...` is all True, and `zero/...` is exactly 0. Arrays of
+# every kind must be the same in all processes; for `agree/...` nothing else is asked.
 OWN = frozenset({"true", "zero", "agree"})
 
 KINDS = frozenset(FLOORS) | frozenset(HALVES) | EXACT | OWN
 
-# Kinds that each process returns for its own part; the parts are put together and sorted before comparing.
+# Kinds of which each process returns its own part. The parts are joined and sorted before they are compared.
 PARTS = frozenset({"ids"})
 
 Arrays = Mapping[str, np.ndarray]
@@ -45,7 +45,7 @@ class Comparison:
     """How far a run is from the reference.
 
     Attributes:
-        differences: The relative difference of each array; infinite where only one side is finite.
+        differences: The relative difference of each array; infinite if only one side is finite.
         failures: One line for each array that is out of tolerance.
     """
 
@@ -78,13 +78,13 @@ def kind_of(name: str) -> str:
 
 
 def merge_processes(parts: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Puts the results of all processes of a topology together.
+    """Joins the results of all processes of a topology.
 
     Args:
         parts: The named arrays that each process returned.
 
     Returns:
-        One set of named arrays, and one line for each array on which the processes do not agree bit for bit.
+        One set of named arrays, and a line for each array that is not the same, bit for bit, in all processes.
     """
     merged, failures = dict(parts[0]), []
     for index, part in enumerate(parts[1:], start=1):
@@ -100,11 +100,11 @@ def merge_processes(parts: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], lis
 
 
 def compare(results: Arrays, reference: Arrays, *, bit_equal: bool = False) -> Comparison:
-    """Holds the merged results of a topology against those of the reference.
+    """Compares the merged results of a topology with those of the reference.
 
     Args:
-        results: What the topology's processes returned.
-        reference: What plain Keras returned.
+        results: The results of the topology's processes.
+        reference: The results of plain Keras.
         bit_equal: Whether the tolerance of every kind is 0.
     """
     comparison = Comparison()
@@ -120,7 +120,7 @@ def compare(results: Arrays, reference: Arrays, *, bit_equal: bool = False) -> C
 
 
 def _compare_one(kind: str, value: np.ndarray, expected: np.ndarray, tolerance: float) -> tuple[str, float]:
-    """Returns what is wrong, or an empty string, and the difference where one is measured."""
+    """Returns what is wrong, or an empty string, and the difference, 0 for kinds without one."""
     if kind == "agree":
         return "", 0.0
     if kind == "true":

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """Handed to every case.
+    """The argument of every case.
 
     Attributes:
-        topology: Where the case runs.
+        topology: The topology on which the case runs.
         strategy: The strategy of this process, or None for plain Keras.
         process_index: Index of this process in its topology.
         folder: Scratch folder of this case, shared by the processes of the topology.
@@ -42,7 +42,7 @@ class Context:
 
     @property
     def num_replicas(self) -> int:
-        """Copies of the model over all processes, as Keras sees them; a mesh holds one."""
+        """Copies of the model over all processes, as Keras sees them; a mesh has one."""
         return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
 
     @property
@@ -56,7 +56,7 @@ class Context:
         return self.topology.stock
 
     def meet(self, name: str, limit_s: float = 30.0) -> None:
-        """Waits until every process of the topology has come here, by files and not by collectives.
+        """Waits until every process of the topology is here; the processes meet by files and not by collectives.
 
         Raises:
             TimeoutError: Some process did not come within `limit_s` seconds.
@@ -92,7 +92,7 @@ class Context:
             strategy.random_by_row = False
 
     def forget_seeds(self) -> None:
-        """Undoes the seeds that the harness gives every case, alike in all processes."""
+        """Undoes the seeds that every case is given, which are the same in all processes."""
         import tensorflow as tf
 
         random.seed(None)

@@ -1,4 +1,4 @@
-"""Looks into compiled training functions: how often they were traced, what collectives they hold."""
+"""Looks into compiled training functions: how often they were traced, and which collectives they have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdist._internals.mesh.functions import expanded_functions
 
-# Traced functions are reached through closures and attributes of these; nothing else is followed.
+# Traced functions are found through closures, and through attributes of these classes alone.
 _FOLLOWED = (
     "__wrapped__",
     "__func__",
@@ -25,10 +25,10 @@ _FOLLOWED = (
 
 
 def traced_functions(function: Any) -> list[Any]:
-    """Returns the `tf.function`s that a function is, or holds in its closure, at any depth.
+    """Returns the `tf.function` that `function` is, or those in its closure, at any depth.
 
     Args:
-        function: Such as `model.train_function` after `fit`.
+        function: A function such as `model.train_function` after `fit`.
     """
     found, seen = [], set()
     pending = [function]
@@ -60,7 +60,7 @@ def _neighbours(current: Any) -> Iterator[Any]:
 def count_collectives(model: Any) -> int:
     """Returns the number of collective operations in the largest graph of the model's training function.
 
-    Counted over all local devices, as written in the graph: two devices that reduce one pack count as two.
+    The operations of all local devices count: if two devices reduce one pack, that is two operations.
 
     Raises:
         ValueError: The model has not been trained yet.
@@ -76,7 +76,7 @@ def count_collectives(model: Any) -> int:
 
 
 def is_collective(op: str) -> bool:
-    """Returns whether an operation of this type communicates; assigning keys is bookkeeping of the graph."""
+    """Returns whether an operation of this type communicates. Operations that assign keys of collectives do not."""
     return op.startswith(("Collective", "Nccl")) and not op.startswith("CollectiveAssign")
 
 
@@ -89,9 +89,9 @@ class MeshCollective(NamedTuple):
     """A collective that DTensor put into a function.
 
     Attributes:
-        name: Where it comes from, as `gradient_tape/.../MatMul/DTensorAllReduceOp`.
-        shape: Of what one device gives.
-        num_bytes: Of what one device gives.
+        name: Where it comes from, such as `gradient_tape/.../MatMul/DTensorAllReduceOp`.
+        shape: The shape of what one device gives.
+        num_bytes: The bytes that one device gives.
     """
 
     name: str
@@ -109,7 +109,7 @@ class MeshCollective(NamedTuple):
 
 
 def mesh_collectives(run: Callable[[], Any]) -> list[MeshCollective]:
-    """Returns the collectives of one device in what DTensor compiles while `run` runs."""
+    """Returns the collectives of one device in the functions that DTensor compiles while `run` runs."""
     before = set(expanded_functions())
     run()
     found = []

@@ -1,4 +1,4 @@
-"""Groups of worker processes on this host, each with a hard limit; no TensorFlow here."""
+"""Groups of worker processes on this host, each with a time limit. Nothing here imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from tfdist.launch.ports import find_free_ports
 
-# Small models gain nothing from many threads, and several processes share the cores.
+# Small models gain nothing from many threads, and several processes share the cores of the host.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "CUDA_VISIBLE_DEVICES": "-1",
@@ -30,7 +30,7 @@ QUIET = {
 
 
 def worker_environments(num_processes: int) -> list[dict[str, str]]:
-    """Returns the environment of each worker, with a `TF_CONFIG` where there are several."""
+    """Returns the environment of each worker, with a `TF_CONFIG` if there are several."""
     if num_processes == 1:
         return [{}]
     workers = [f"127.0.0.1:{port}" for port in find_free_ports(num_processes)]
@@ -45,7 +45,7 @@ def worker_environments(num_processes: int) -> list[dict[str, str]]:
 
 
 class Template:
-    """The other end of `tfdist.parity.run.template`: starts it, and asks it for processes."""
+    """Starts a process of `tfdist.parity.run.template`, and asks it to fork others."""
 
     def __init__(self) -> None:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -108,10 +108,10 @@ def _started_template() -> Template:
 
 
 class ProcessGroup:
-    """Processes that start, and are ended, together.
+    """Processes that are started and ended together.
 
-    Each one is the leader of its own process group, so that what it started ends with it. Output goes to one
-    log file for each.
+    Each one is the leader of its own process group, so that the processes which it has started end with it. The output
+    of each goes to a log file of its own.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class ProcessGroup:
         """Starts one process for each environment.
 
         Args:
-            command: The same for all.
-            environments: What each adds to the environment of this process.
-            logs: Where the output of each goes; appended.
-            forked: Whether to fork from a process that has imported TensorFlow; `command` begins with
+            command: The command, which is the same for all.
+            environments: For each process, the variables that are added to the environment of this one.
+            logs: For each process, the file to which its output is appended.
+            forked: Whether to fork from a process that has imported TensorFlow. `command` then begins with
                 `sys.executable`.
         """
         base = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"} | QUIET
@@ -156,7 +156,7 @@ class ProcessGroup:
         return [process.poll() for process in self._processes]
 
     def send_signal(self, index: int, number: signal.Signals) -> None:
-        """Sends a signal to one process and what it started."""
+        """Sends a signal to one process and to those that it has started."""
         os.killpg(self._processes[index].pid, number)
 
     def wait(self, limit_s: float, grace_s: float | None = None) -> list[int | None]:
@@ -164,7 +164,7 @@ class ProcessGroup:
 
         Args:
             limit_s: Seconds to wait at most.
-            grace_s: Seconds that the others get once one has failed; as long as `limit_s` where None.
+            grace_s: Seconds that the others get once one has failed; None for `limit_s`.
 
         Returns:
             The exit codes; None for a process that had to be killed.
@@ -179,7 +179,7 @@ class ProcessGroup:
         return codes
 
     def kill(self) -> None:
-        """Ends every process that still runs, and what it started."""
+        """Kills every process that still runs, and those that it has started."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -195,10 +195,10 @@ def run_python(
     """Runs `python ARGUMENTS` as a fork of a process that has imported TensorFlow.
 
     Args:
-        arguments: Such as `["-c", code]`.
-        folder: Where the outputs are kept.
-        limit_s: Seconds after which it is killed.
-        environment: What is added to the environment of this process.
+        arguments: Arguments such as `["-c", code]`.
+        folder: The folder in which the outputs are kept.
+        limit_s: Seconds after which the process is killed.
+        environment: Variables that are added to the environment of this process.
 
     Raises:
         subprocess.TimeoutExpired: It did not end in time.

@@ -51,15 +51,15 @@ FAMILIES = {
     "callbacks": "Callbacks decide together",
 }
 
-# Topologies on which the tests run a case; the page docs/parity.md has every case on all of WIDE.
+# Topologies on which the tests run a case. The page docs/parity.md has every case on all of WIDE.
 NARROW = ("mirrored_2", "workers_2x1")
 WIDE = ("mirrored_2", "mirrored_4", "workers_2x1", "workers_3x1", "workers_2x2")
 ONE_DEVICE = "one_device"
 MESH = "mesh_2x2"
 MESHES = tuple(name for name, topology in TOPOLOGIES.items() if topology.strategy == "mesh")
 
-# What has no layout (text, ragged and sparse inputs), no operation of DTensor (functions of Python), or collectives
-# that are counted by replica.
+# For cases that a mesh cannot run: text, ragged and sparse inputs have no layout, DTensor has no operation for
+# functions of Python, and some cases count the collectives of replicas.
 NO_MESH = ("mesh",)
 
 
@@ -68,17 +68,17 @@ class Case:
     """One row of the parity table.
 
     Attributes:
-        name: Unique; `function[item]` where one function makes several cases.
+        name: A unique name; `function[item]` if one function makes several cases.
         module: The module of the function.
-        family: What it is about, a key of `FAMILIES`.
+        family: The family of the case, a key of `FAMILIES`.
         title: The first line of the function's docstring.
         run: The function, taking the context only.
         tested: Names of the topologies that the tests run it on.
         refused_by: Public names of the strategies that refuse what it does.
         limit_s: Seconds after which a run counts as hanging.
-        quick: Whether `make check` runs it, and `one_device` is held against plain Keras on it.
-        stock_workers: Whether stock MultiWorkerMirrored runs it too; nearly everything there crashes.
-        requires: A package that must be installed, if any.
+        quick: Whether `make check` runs it, and whether `one_device` is compared with plain Keras on it.
+        stock_workers: Whether stock MultiWorkerMirrored runs it too; nearly every case crashes there.
+        requires: A package that must be installed, or None.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Case:
             return True
         if topology.stock:
             return topology.num_processes == 1 or self.stock_workers
-        # Without patches that act, one device under a strategy is plain Keras; a few cases are enough to show it.
+        # On one device no patch acts, and so a few cases are enough to show that it is plain Keras.
         return self.quick if topology.bit_equal else topology.strategy not in self.refused_by
 
     @property
@@ -132,19 +132,23 @@ def case(
     """Registers a function as a case, or as one case for each item.
 
     Args:
-        family: What the case is about, a key of `FAMILIES`.
+        family: The family of the case, a key of `FAMILIES`.
         each: Items that the function is called with after the context, one case for each.
-        on: Names of the topologies that the tests run it on; those that are quick or on WIDE run on a mesh too.
-        every_item: Those of them on which the tests run every item; on the others the last, the hardest.
-        every_mesh: Whether it stands for its family: the tests run it, or its last item, on every mesh.
+        on: Names of the topologies that the tests run it on. A case that is quick, or on WIDE, also runs on a mesh.
+        every_item: Those topologies on which the tests run every item. On the others they run the last one, which
+            should be the hardest.
+        every_mesh: Whether the case stands for its family: the tests run it, or its last item, on every mesh.
         refused_by: Public names of the strategies that refuse what it does.
         stock_workers: Whether stock MultiWorkerMirrored runs it too.
         limit_s: Seconds after which it counts as hanging.
-        quick: Whether it belongs to the quick subset.
+        quick: Whether it belongs to the quick cases.
         requires: A package without which it is not run.
 
     Returns:
         The decorator.
+
+    Raises:
+        ValueError: A topology or the family is unknown, or two cases have one name.
     """
     unknown = set(on) - set(TOPOLOGIES)
     if unknown or family not in FAMILIES:
@@ -182,7 +186,7 @@ def _with_item(function: CaseFunction, item: str) -> CaseFunction:
 
 
 def all_cases() -> dict[str, Case]:
-    """Returns every case by name: by family, then by module, whichever was imported first."""
+    """Returns every case by name, sorted by family and then by module, so that the order of imports does not count."""
     package = importlib.import_module("tfdist.parity.cases")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference
 
-# 37 rows in batches of 8: the last batch divides by nothing, and on 8 replicas leaves some without rows.
+# 37 rows in batches of 8: the last batch has 5 rows, which no number of replicas divides, and 8 replicas are not all
+# given a row.
 _NUM_ROWS, _BATCH, _EPOCHS = 37, 8, 4
 
 
 @dataclass(frozen=True)
 class SelfTestResult:
-    """What was compared and how far apart it was, relative to one device."""
+    """The relative difference from one device of everything that was compared."""
 
     differences: dict[str, float]
     tolerance: float
@@ -32,9 +33,9 @@ class SelfTestResult:
 def self_test(strategy: tf.distribute.Strategy) -> SelfTestResult:
     """Sums known vectors over the replicas, then trains under `strategy` and without, from the same weights.
 
-    The model has an embedding, synchronized batch normalization, clipping by the global norm and Adam, each of which
-    goes wrong where gradients, statistics or rows are not summed as on one device. In a cluster every process calls
-    this; each computes the one-device result by itself.
+    The model has an embedding, synchronized batch normalization, clipping by the global norm, and Adam. Each of these
+    goes wrong if gradients, statistics or rows are not summed as on one device. In a cluster every process calls this,
+    and each computes the one-device result by itself.
     """
     expected, found = _train(None), _train(strategy)
     differences = {"all-reduce of known vectors": _sum_error(strategy)}

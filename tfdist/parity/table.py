@@ -59,7 +59,7 @@ _SUBJECTS = {
 
 
 def cell_text(cell: Cell | None) -> str:
-    """Returns what the table shows: the measured difference, or how the run ended."""
+    """Returns the text of a cell: the measured difference, or how the run ended."""
     if cell is None:
         return ""
     if cell.outcome in ("ok", "FAIL"):
@@ -69,7 +69,7 @@ def cell_text(cell: Cell | None) -> str:
 
 
 def agrees(cell: Cell, text: str) -> bool:
-    """Whether a fresh cell is what a page says, up to rounding and the order of magnitude of a failure."""
+    """Returns whether a new cell is what a page says, up to rounding and the order of magnitude of a failure."""
     passed, figure = not re.match("[A-Za-z]", text), re.search(r"[\d.e+-]+$|inf$", text)
     if cell.outcome != "FAIL" or passed:
         return cell.passed == passed and (passed or cell.outcome == text)
@@ -80,7 +80,7 @@ def agrees(cell: Cell, text: str) -> bool:
 
 
 def to_markdown(cells: Cells, cases: Mapping[str, Case]) -> str:
-    """Returns the page: one section for each family, one row for each case; meshes in a table of their own."""
+    """Returns the page: a section for each family, a row for each case, and a table of its own for meshes."""
     lines = [_INTRODUCTION]
     for family in dict.fromkeys(case.family for case in cases.values()):
         lines += ["", f"## {FAMILIES[family]}"]
@@ -91,7 +91,7 @@ def to_markdown(cells: Cells, cases: Mapping[str, Case]) -> str:
 
 
 def is_on_meshes(case: Case) -> bool:
-    """Whether the case has a row in the table of meshes."""
+    """Returns whether the case has a row in the table of meshes."""
     return not set(MESH_COLUMNS).isdisjoint(case.topologies)
 
 
@@ -105,7 +105,7 @@ def to_mesh_page(cells: Cells, cases: Mapping[str, Case]) -> str:
 
 
 def _by_branch(cells: Cells, cases: Sequence[Case]) -> tuple[Cells, list[Case]]:
-    """Takes apart the cells of cases whose predictions are named `predict/BRANCH/...`."""
+    """Splits the cells of cases whose predictions are named `predict/BRANCH/...` into one for each branch."""
     parts: dict[tuple[str, str], Cell] = {}
     rows = []
     for case in cases:
@@ -134,7 +134,7 @@ def _rows(cells: Cells, cases: Sequence[Case], columns: Sequence[str]) -> Iterat
 
 
 def to_table(cells: Cells, cases: Mapping[str, Case], columns: Sequence[str]) -> Table:
-    """Returns the table for the terminal; failing cells in red."""
+    """Returns the table for the terminal, in which failing cells are red."""
     table = Table("family", "case", *columns, show_lines=False)
     for case in cases.values():
         row = []

@@ -1,4 +1,4 @@
-"""Tiny models with fixed weights, fixed rows, and what a run leaves behind: the words of the cases."""
+"""What the cases are made of: tiny models with fixed weights, fixed rows, and the outcome of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.parity.context import Context
 
-# Divides by 1, 2, 3 and 4 replicas.
+# 1, 2, 3 and 4 replicas divide it.
 BATCH = 12
 FEATURES = 4
 CLASSES = 3
@@ -62,7 +62,7 @@ def compiled(
     loss: Callable[[], Any] = crossentropy,
     **options: Any,
 ) -> keras.Model:
-    """Builds and compiles a model in the scope; SGD with a learning rate of 0.5 unless told."""
+    """Builds and compiles a model in the scope; the default optimizer is SGD with a learning rate of 0.5."""
     with context.scope():
         model = build()
         model.compile(optimizer() if optimizer else keras.optimizers.SGD(0.5), loss(), **options)
@@ -106,7 +106,7 @@ def weights(model: keras.Model, kind: str = "weights") -> dict[str, np.ndarray]:
 def replica_spread(context: Context, model: keras.Model) -> float:
     """Returns the largest difference of any variable of the model or its optimizer between local replicas.
 
-    Gradient accumulators are left out: each replica holds its part of a sum, which `outcome` compares.
+    Gradient accumulators are left out: each replica has its part of a sum, and `outcome` compares the sum.
     """
     strategy = context.strategy or tf.distribute.get_strategy()
     variables: list[Any] = [*model.variables, *(model.optimizer.variables if model.optimizer else [])]

@@ -1,4 +1,4 @@
-"""The topologies that the parity cases run on: which strategy, how many processes, how many devices in each."""
+"""The topologies of the parity cases: which strategy, how many processes, and how many devices in each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Topology:
     Attributes:
         name: The column of the table.
         strategy: Public name of the strategy that the processes create, or `"plain"` for Keras without any.
-        options: Given to `tfdist.create_strategy`.
+        options: Options for `tfdist.create_strategy`.
         num_processes: Worker processes, on loopback.
-        devices: Logical CPU devices in each process, for what the cases count.
+        devices: Logical CPU devices in each process; some cases count by them.
         stock: Whether the strategy is TensorFlow's own instead of tfdist's.
-        bit_equal: Whether not a bit may differ from plain Keras.
+        bit_equal: Whether results must equal those of plain Keras to the bit.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Topology:
     bit_equal: bool = False
 
     def create_strategy(self) -> tf.distribute.Strategy | None:
-        """Creates the strategy in this process; for several processes `TF_CONFIG` is already set.
+        """Creates the strategy in this process. If there are several processes, `TF_CONFIG` is set already.
 
         Returns:
             The strategy, or None for plain Keras.
@@ -70,7 +70,10 @@ TOPOLOGIES: dict[str, Topology] = {}
 
 
 def register_topology(topology: Topology) -> Topology:
-    """Makes a topology known by its name, as `--topologies` of `python -m tfdist.parity` takes it.
+    """Registers a topology by its name, which `--topologies` of `python -m tfdist.parity` then takes.
+
+    Returns:
+        The topology.
 
     Raises:
         ValueError: Another topology has the name.
@@ -81,10 +84,13 @@ def register_topology(topology: Topology) -> Topology:
 
 
 def import_module(module: str) -> None:
-    """Imports what registers strategies and topologies from outside of the package, once.
+    """Imports a module from outside of the package, which registers strategies and topologies; does so once.
 
     Args:
-        module: A module's name, or the path of a file that ends in `.py`.
+        module: The name of a module, or the path of a file that ends in `.py`.
+
+    Raises:
+        ImportError: There is no such module or file.
     """
     if not module.endswith(".py"):
         importlib.import_module(module)

@@ -132,12 +132,12 @@ OPTIMIZERS = {
 
 
 def _read(parts: dict[str, StatePart]) -> list[Any]:
-    """The values of all parts but the metrics, which begin anew in every `fit`."""
+    """Returns the values of all parts but those of the metrics, which begin anew in every `fit`."""
     return [part.read() for name, part in parts.items() if not name.startswith("metrics/")]
 
 
 def _write(parts: dict[str, StatePart], values: list[Any]) -> None:
-    # In one process the second model's layers have other names, and the same order.
+    # The second model of a process has layers with other names, but in the same order.
     kept = [part for name, part in parts.items() if not name.startswith("metrics/")]
     for part, value in zip(kept, values, strict=True):
         part.write(value)
@@ -171,7 +171,8 @@ def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
         _write(named_state(second), values)
         second.fit(batches.skip(4), verbose=0)
     found = tiny.outcome(context, second)
-    # What accumulates is split anew over the replicas, which rounds; so it is held against one device alone.
+    # Accumulated gradients are divided anew over the replicas, and that rounds. So these are compared with one device
+    # only.
     if name != "accumulating":
         pairs = zip(_read(named_state(second)), _read(named_state(whole)), strict=True)
         found["zero/state"] = max(
@@ -207,5 +208,5 @@ def resumed_between_epochs(context: Context) -> dict[str, Any]:
         values = _read(named_state(first[0], [first[2]], first[1]))
         _write(named_state(second[0], [second[2]], second[1]), values)
         trained(*second, 1, 4)
-    # The patience of one epoch began in the first run, so the second ends after its first.
+    # The patience of one epoch began in the first run, so that the second run ends after its first epoch.
     return tiny.outcome(context, second[0]) | {"exact/last epoch": second[0].history.epoch[-1]}

@@ -1,4 +1,4 @@
-"""What the user wrote instead of a built-in loss, and penalties on weights and activations."""
+"""Losses, steps and functions that a user writes in place of built-in ones, and penalties."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OwnStep(ScalarLoss):
 
 
 class StepWithComputeLoss(ScalarLoss):
-    """Overrides `train_step` and asks `compute_loss` of Keras for the compiled loss."""
+    """Overrides `train_step`, and calls Keras's `compute_loss` for the compiled loss."""
 
     compute_loss = keras.Model.compute_loss
 
@@ -169,7 +169,7 @@ def weight_decay(context: Context) -> dict[str, Any]:
 
 
 class OwnFunction(keras.Sequential):
-    """Makes its training function itself, as the Keras guides allow."""
+    """Makes its own training function, as the Keras guides allow."""
 
     def make_train_function(self, force: bool = False) -> Any:
         @tf.function

@@ -1,4 +1,4 @@
-"""Callbacks see the same logs in every process, and what one decides all do."""
+"""Callbacks see the same logs in every process, and what one process decides, all do."""
 
 from __future__ import annotations
 

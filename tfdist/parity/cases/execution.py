@@ -26,7 +26,7 @@ def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     logs = BatchLogs()
     features, labels = tiny.rows(53)
     found = tiny.fitted(context, model, 53, callbacks=[logs], validation_data=(features[:31], labels[:31]))
-    # One step at a time, in the same scope: everything but the batch logs is the same.
+    # A second model takes one step at a time, in the same scope. Everything is the same but the logs of batches.
     single = tiny.compiled(context, optimizer=_adam, metrics=["accuracy"])
     expected = tiny.fitted(context, single, 53, validation_data=(features[:31], labels[:31]))
     evaluated = model.evaluate(features, labels, batch_size=tiny.BATCH, verbose=0)

@@ -28,7 +28,7 @@ def _classify(inputs: Any, hidden: Any) -> keras.Model:
 
 
 def nested() -> Built:
-    """A dict that holds a list and a dict, with Booleans and bytes among them."""
+    """Returns a dict with a list and a dict, Booleans and bytes among them."""
     inputs: dict[str, Any] = {
         "a": [keras.Input((2,)), keras.Input((2,))],
         "b": {"c": keras.Input((4,)), "mask": keras.Input((4,), dtype="bool")},

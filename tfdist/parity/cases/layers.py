@@ -17,7 +17,7 @@ layers = keras.layers
 
 VECTOR, SEQUENCE, IMAGE, VOLUME = (8,), (6, 4), (6, 6, 2), (4, 4, 4, 2)
 
-# Shape of what the layer gets, and what makes it.
+# For each layer the shape of its input, and a function that makes the layer.
 Branch = tuple[tuple[int, ...], Callable[[], Any]]
 
 
@@ -100,7 +100,7 @@ RECURRENT: dict[str, Branch] = {
     "TimeDistributed": (SEQUENCE, lambda: layers.TimeDistributed(layers.Dense(4))),
 }
 
-# Those that the mesh strategy refuses, since DTensor has no layout rules for their gradients.
+# Layers that the mesh strategy refuses, because DTensor has no layout rules for their gradients.
 REFUSED_ON_MESH: dict[str, Branch] = {
     "DepthwiseConv2D": (IMAGE, lambda: layers.DepthwiseConv2D(3)),
     "SeparableConv1D": (SEQUENCE, lambda: layers.SeparableConv1D(4, 3)),

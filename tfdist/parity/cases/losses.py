@@ -43,7 +43,7 @@ def _each_reduction(
     weights: np.ndarray | None = None,
     **metrics: list[str],
 ) -> dict[str, Any]:
-    """Trains one model for each reduction, each with a loss of its own, side by side in one."""
+    """Trains a branch for each reduction, with a loss of its own, side by side in one model."""
 
     def build_all() -> keras.Model:
         inputs = keras.Input(data[0].shape[1:], dtype=data[0].dtype)

@@ -38,7 +38,8 @@ def replicas_each_epoch(context: Context) -> dict[str, Any]:
     )
     spread = ReplicaSpread(context)
     result = tiny.fitted(context, model, 31, epochs=3, callbacks=[spread])
-    # Other replica counts draw other masks: the values may differ from one device, but not between workers.
+    # With another number of replicas the masks are others. So values may differ from one device, but not between
+    # workers.
     found = {f"agree/{key}": value for key, value in result.items()}
     return found | {"zero/each epoch": np.asarray(spread.spreads)}
 
@@ -77,7 +78,7 @@ def unsynchronized(context: Context) -> dict[str, Any]:
 
 
 class Recorder(keras.layers.Layer):
-    """Hands every input that it sees while training to `record`."""
+    """Gives every input that it sees in training to `record`."""
 
     def __init__(self, record: Callable[[np.ndarray], None]) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ def random_masks(context: Context) -> dict[str, Any]:
     model.fit(inputs, labels, batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
     found: dict[str, Any] = {"zero/replicas": tiny.replica_spread(context, model)}
     for name, values in seen.items():
-        # One draw is what one replica drew for its first row in one step: 4 steps on each replica.
+        # A draw is what one replica has drawn for its first row in one step. Each replica has 4 steps.
         draws = np.concatenate(context.gather(name, np.stack([value[0] for value in values])))
         different = len(np.unique(draws, axis=0)) == len(draws) == 4 * context.num_replicas
         found[f"true/all draws of {name} differ"] = different
@@ -171,7 +172,7 @@ def random_by_row(context: Context) -> dict[str, Any]:
     keras.utils.set_random_seed(5)
     found: dict[str, Any] = {}
     with context.random_by_row():
-        # With a rate of 0.5, half a unit in the last place of the first weights grows to 4e-6 on one device already.
+        # With a rate of 0.5, half a unit in the last place of the first weights would grow to 4e-6 on one device, too.
         model = tiny.compiled(
             context,
             build,

@@ -44,7 +44,7 @@ class BatchLogs(keras.callbacks.Callback):
 
 
 def binary(context: Context, names: list[str]) -> keras.Model:
-    """A compiled sigmoid model, (batch, 4) to (batch, 1), with metrics, also weighted."""
+    """Returns a compiled sigmoid model, (batch, 4) to (batch, 1), with metrics, also weighted."""
     return tiny.compiled(
         context,
         lambda: tiny.dense(1, activation="sigmoid"),
@@ -54,7 +54,7 @@ def binary(context: Context, names: list[str]) -> keras.Model:
     )
 
 
-# The whole list in few models: compiling costs more than counting.
+# All metrics are in few models, because compiling costs more than counting.
 GROUPS = {
     "counts": ["accuracy", "auc", "precision", "recall", "f1", "iou"],
     "errors": ["mse", "rmse", "mae", "cosine", "r2", "log_cosh"],

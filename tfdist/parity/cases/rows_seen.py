@@ -34,7 +34,7 @@ class RowRecorder(keras.Model):
     def train_step(self, data: Any) -> Any:
         features, _, weights = keras.utils.unpack_x_y_sample_weight(data)
         ids = features[:, 0]
-        # Rows of weight zero are padding, and so is the one row of a replica that has none of its own.
+        # Rows of weight zero are padding, and so is the one row of a replica that has no row of its own.
         valid = ids if weights is None else tf.boolean_mask(ids, tf.reshape(weights, (-1,)) > 0)
         num_global = tf.shape(valid, out_type=tf.int64)[0]
         if (step := current_step()) is not None:
@@ -69,7 +69,7 @@ def numbered(count: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of the numbered rows, the last one smaller; reshuffled by nobody."""
+    """Batches of the numbered rows, of which the last is smaller; nothing shuffles them."""
 
     def __len__(self) -> int:
         return math.ceil(COUNT / tiny.BATCH)
@@ -132,7 +132,7 @@ def rows_seen(context: Context, source: str) -> dict[str, Any]:
     )
     model.fit(epochs=2, verbose=0, callbacks=[epochs], **ONE_EPOCH_EACH[source]())
     found: dict[str, Any] = {f"ids/epoch {epoch}": epochs.ids(epoch) for epoch in range(2)}
-    # Workers that are at different batches at one time show each row once all the same.
+    # Each row is shown once, also if the workers are at different batches at one time.
     found["agree/rows of each step"] = epochs.num_global
     if source in ("numpy shuffled", "tf.data shuffled", "rows_dataset shuffled"):
         found["true/another order"] = not np.array_equal(epochs.ids(0), epochs.ids(1))
@@ -204,7 +204,7 @@ def rows_gathered(context: Context) -> dict[str, Any]:
         found = tiny.fitted(context, model, 40, epochs=1)
     finally:
         source._rows_of = rows_of
-    if context.strategy is None:  # plain Keras, which gathers by itself
+    if context.strategy is None:  # plain Keras gathers rows by itself
         gathered.append(np.arange(40))
     return found | {"ids/gathered": np.concatenate(gathered)}
 

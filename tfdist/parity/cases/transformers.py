@@ -31,11 +31,13 @@ def attention(context: Context) -> dict[str, Any]:
     def build() -> keras.Model:
         ids = keras.Input((LENGTH,), dtype="int32")
         embedded = keras.layers.Embedding(VOCABULARY, 8, mask_zero=True, name="token_embedding")(ids)
-        # No biases: that of the keys has no gradient but rounding, which Adam would blow up to full steps.
+        # There are no biases: the gradient of the keys' bias is nothing but rounding, and Adam would make full steps of
+        # it.
         attended = keras.layers.MultiHeadAttention(2, 4, use_bias=False)(embedded, embedded)
         hidden = keras.layers.LayerNormalization()(embedded + attended)
-        # On a mesh these names get the rules of transformers: embeddings by vocabulary, this layer not at all, since
-        # DTensor cannot bring the gradient of columns that are added to whole rows into the layout of sharded weights.
+        # On a mesh these names get the rules of transformers. Embeddings are split by vocabulary. This layer stays
+        # whole: DTensor cannot bring the gradient of columns that are added to whole rows into the layout of sharded
+        # weights.
         mixed = keras.layers.Dense(8, activation="gelu", name="after_attention")(hidden)
         hidden = keras.layers.LayerNormalization()(hidden + mixed)
         return tiny.fix_weights(keras.Model(ids, keras.layers.Dense(tiny.CLASSES)(hidden[:, 0])))
@@ -153,5 +155,5 @@ HUB: dict[str, Callable[[], keras.Model]] = {
 @case("transformers", each=HUB, on=NARROW, requires="keras_hub")
 def keras_hub_backbone(context: Context, name: str) -> dict[str, Any]:
     """KerasHub's backbones unchanged, momentum, clipping, uneven batches."""
-    # With larger weights, DistilBERT in float32 is 1e-5 from itself in float64 on one device already.
+    # With larger weights, DistilBERT in float32 differs by 1e-5 from float64, on one device too.
     return _encoder(context, HUB[name], deviation=0.2)

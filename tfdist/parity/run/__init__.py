@@ -1,4 +1,4 @@
-"""Runs parity cases in processes of their own and reads what they recorded.
+"""Runs parity cases in processes of their own, and reads what these have recorded.
 
-No case and no strategy is known here by name.
+Nothing here knows a case or a strategy by its name.
 """

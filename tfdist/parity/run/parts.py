@@ -1,4 +1,4 @@
-"""Cells in parts: the cases of one module on one topology, each part in processes of its own, two busy at a time."""
+"""Runs cells in parts, the cases of one module on one topology; each part has processes of its own."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfdist.parity.topologies import REFERENCE, TOPOLOGIES, Topology
 
 
 def part_of(case: Case, topology: Topology) -> str:
-    """Returns the part that a case belongs to; several processes take long to meet, and have one part."""
+    """Returns the part of a case. Several processes take long to meet, so that their topology has one part."""
     return "all" if topology.num_processes > 1 else case.module.rsplit(".", 1)[-1]
 
 
 class Parts:
-    """Runs the cells that are asked for, and with each all others of its part that are wanted.
+    """Runs the cells that are asked for, each together with the other wanted cells of its part.
 
-    Several processes may share the folder, as the workers of pytest-xdist do: a topology's part is run by the one
-    that asks for it, and a part of the reference by the first.
+    Several processes may share the folder, as those of pytest-xdist do. The process that asks for a cell runs its part,
+    and the first one that needs a part of the reference runs that.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class Parts:
         """Starts nothing yet.
 
         Args:
-            folder: Where results and logs go.
+            folder: The folder of results and logs.
             wanted: Pairs of case and topology.
-            slots: What limits the busy processes.
+            slots: The slots that limit the busy processes.
             imports: Modules that register topologies and their strategies.
         """
         self._folder, self._slots, self._imports = folder, slots, imports

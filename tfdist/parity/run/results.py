@@ -1,4 +1,4 @@
-"""What one process recorded for one case, on disk: a JSON status, and the arrays beside it."""
+"""Results of one case in one process, on disk: a JSON status, and the arrays beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Status:
     Attributes:
         outcome: `"ok"`, an exception (`"error"`), no end within the limit (`"hang"`), or the end of the
             process (`"crash"`).
-        message: Type and first line of the exception, or what happened.
+        message: Type and first line of the exception, or what else has happened.
         seconds: Wall time.
         cpu_s: Processor time.
         broken: Whether the runtime of the process is unusable afterwards, as after a collective error.
@@ -33,14 +33,14 @@ class Status:
 
 
 def status_path(folder: Path, case: str, process_index: int) -> Path:
-    """Returns where a process records how a case ended."""
+    """Returns the path at which a process records how a case ended."""
     return folder / f"{case}.{process_index}.json"
 
 
 def write(
     folder: Path, case: str, process_index: int, status: Status, arrays: Mapping[str, Any] | None
 ) -> None:
-    """Writes the arrays, and then the status under its final name, so that who sees the status sees all."""
+    """Writes the arrays, and then the status under its final name, so that the arrays are there when it appears."""
     path = status_path(folder, case, process_index)
     if arrays is not None:
         named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
@@ -51,7 +51,7 @@ def write(
 
 
 def read_status(folder: Path, case: str, process_index: int) -> Status | None:
-    """Returns the status, or None where the process has not ended the case."""
+    """Returns the status, or None if the process has not ended the case."""
     try:
         return Status(**json.loads(status_path(folder, case, process_index).read_text()))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A limit on busy processes that holds over several processes: whoever works holds a slot."""
+"""Limits the number of busy processes, over several programs: a process that works holds a slot."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Slots:
 
     @contextlib.contextmanager
     def hold(self, wanted: int) -> Iterator[None]:
-        """Waits for `wanted` slots, all where that is more than there are, and holds them while open.
+        """Waits for `wanted` slots, or for all if that is more than there are, and holds them while open.
 
-        Who waits keeps the queue, so that a group that wants all slots is not overtaken for ever.
+        The process that waits has the head of the queue, so that one that wants all slots is not overtaken for ever.
         """
         with contextlib.ExitStack() as held:
             if wanted:

@@ -1,4 +1,4 @@
-"""Runs the cases of topologies in their own processes and holds the results against the reference."""
+"""Runs the cases of topologies in processes of their own, and compares the results with the reference."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Cell:
     """One case under one topology.
 
     Attributes:
-        outcome: `"ok"` when every array is within its tolerance, `"FAIL"` when one is not, otherwise how the
-            run ended (`"error"`, `"hang"`, `"crash"`).
-        difference: The largest relative difference, 0 where the run did not end.
+        outcome: `"ok"` if every array is within its tolerance, `"FAIL"` if one is not, and if the run did not end, what
+            it did (`"error"`, `"hang"`, `"crash"`).
+        difference: The largest relative difference, 0 if the run did not end.
         message: Why the cell is not ok.
         seconds: Wall time of the slowest process.
-        differences: That of each array by its name.
+        differences: The relative difference of each array, by its name.
     """
 
     outcome: str
@@ -61,11 +61,11 @@ def run_topology(
     """Runs cases of one topology in one process, or one group of processes; restarted after a hang or a crash.
 
     Args:
-        topology: Where to run.
-        folder: Results go to a subfolder with the topology's name.
-        names: Cases to run, of those that the topology has; all where None.
-        keep: Whether results that are there already stand, instead of emptying the subfolder first.
-        part: Name of this run among those of the same topology that go on at the same time.
+        topology: The topology on which to run.
+        folder: Results go to its subfolder with the topology's name.
+        names: The cases to run, of those that the topology has; None for all.
+        keep: Whether results that are there already are kept. Otherwise the subfolder is emptied first.
+        part: Name of this run, different from those of other runs of the topology at the same time.
         imports: Modules that register the topology and its strategy.
         report: Called with one line for each restart.
     """
@@ -106,7 +106,7 @@ def run_topology(
 def _after_end(
     topology: Topology, folder: Path, remaining: dict[str, Case], codes: list[int | None], not_started: str
 ) -> dict[str, Case]:
-    """Blames a case for an end that no process has explained; returns the cases still to run."""
+    """Finds the case in which the processes ended without an explanation; returns the cases that are still to run."""
     processes = range(topology.num_processes)
     left = {
         name: case
@@ -133,7 +133,7 @@ def _last_line(log: Path) -> str:
 
 
 def read_cell(folder: Path, topology: Topology, case: Case) -> Cell | None:
-    """Reads what a topology recorded for a case and compares it; None where it was not run."""
+    """Reads what a topology has recorded for a case, and compares it; returns None if the case was not run."""
     merged, failures, status = _read_merged(folder / topology.name, topology, case)
     if status is None:
         return None
@@ -169,7 +169,7 @@ def _read_merged(
     return merged, failures, worst
 
 
-# The cause is the most telling: an exception on one worker, rather than the peers that wait for it.
+# The last of these outcomes is the cause: an exception on one worker, and not that the others wait for it.
 _SEVERITY = ("ok", "crash", "hang", "error")
 
 
@@ -186,10 +186,10 @@ def run_topologies(
     """Runs the reference and the named topologies.
 
     Args:
-        names: The topologies.
-        folder: Where results and logs go.
-        cases: Names of cases; all where None.
-        keep: Topologies of which the results that are in `folder` already stand; only what is missing is run.
+        names: Names of the topologies.
+        folder: The folder of results and logs.
+        cases: Names of cases; None for all.
+        keep: Topologies whose results in `folder` are kept; only cases that have none are run.
         imports: Modules that register topologies and their strategies.
         jobs: Busy processes at a time.
         report: Called with one line for each topology and each restart.

@@ -1,8 +1,8 @@
-"""A process that has imported TensorFlow and run nothing: others are forked from it, without the import's seconds.
+"""A process that has imported TensorFlow but run nothing; others are forked from it, which saves the import's time.
 
 `python -m tfdist.parity.run.template SOCKET` serves requests until the other end of the socket is closed. It has one
-thread (it refuses to serve with more), and no operation, device or connection was ever made in it: so a fork of it is
-what a new process is right after its imports. The fork ends as any program does, through Python's own finalization.
+thread (it refuses to serve with more), and no operation, device or connection was ever made in it. So a fork of it is
+like a new process right after its imports. The fork ends as any program does, through Python's own finalization.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Loaded before the first fork; every process that is asked for needs them.
+# These are imported before the first fork, because every fork needs them.
 _PRELOADED = ("numpy", "tensorflow", "keras", "h5py", "tfdist.parity.registry")
 _MAX_MESSAGE = 1 << 20
 
 
 def main() -> None:
-    """Serves in the template; in each fork, becomes the program that was asked for."""
+    """Serves requests in the template; in each fork, runs the program that was asked for."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     for module in _PRELOADED:
         __import__(module)
@@ -32,7 +32,7 @@ def main() -> None:
     if threads != 1:
         sys.exit(f"The template has {threads} threads; a fork of it might find their locks taken.")
     gc.collect()
-    gc.freeze()  # a collection in a fork neither walks through TensorFlow's modules nor copies their pages
+    gc.freeze()  # so that a collection in a fork does not walk through TensorFlow's modules and copy their pages
     request = _serve(connection)
     if request is not None:
         connection.close()
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _serve(connection: socket.socket) -> dict[str, Any] | None:
-    """Answers requests; returns None once the other end is closed, and in each fork what it was asked for."""
+    """Answers requests. Returns None once the other end is closed, and in each fork the request for it."""
     connection.send(b"ready")
     while True:
         message, outputs = _receive(connection)

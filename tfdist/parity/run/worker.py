@@ -19,16 +19,16 @@ from tfdist.parity.registry import Case, all_cases
 from tfdist.parity.run import results
 from tfdist.parity.topologies import TOPOLOGIES, Topology, import_module
 
-# Exit codes that the parent knows.
+# Exit codes by which the parent knows how this process has ended.
 HANGS = 97
 BROKEN = 98
 
-# Once a peer has failed in a case, how long this process may still need for it, in seconds.
+# Seconds that this process may still take for a case after another process has failed in it.
 PEER_GRACE_S = 6.0
 
 
 class Watchdog:
-    """Ends the process when a case takes longer than its limit, or a peer has already failed in it."""
+    """Ends the process if a case takes longer than its limit, or than `PEER_GRACE_S` after another has failed in it."""
 
     def __init__(self, folder: Path, topology: Topology, process_index: int) -> None:
         self._folder, self._topology, self._process_index = folder, topology, process_index
@@ -82,13 +82,13 @@ def run_case(case: Case, context: Context) -> tuple[results.Status, dict[str, ob
         arrays = dict(case.run(context))
         for name in arrays:
             kind_of(name)
-    # Whatever a case raises is a result here, SystemExit too; Ctrl-C is not.
+    # Everything that a case raises is a result, also SystemExit, but not Ctrl-C.
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # Keras says where in the first line and what in the second.
+        # In its messages, Keras names the place in the first line and the error in the second.
         message = f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
-        # A worker of tfdist that fails tells the others, which ends all their collectives for good.
+        # A worker of tfdist that fails tells the others, and that ends their collectives for good.
         told = context.topology.num_processes > 1 and not context.stock
         broken = told or isinstance(error, tf.errors.OpError)
         return results.Status("error", message, time.monotonic() - started, broken), None
@@ -116,7 +116,7 @@ def await_peers(folder: Path, topology: Topology, case: Case) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the named cases one after the other; a process that must not go on ends with `BROKEN`."""
+    """Runs the named cases one after the other. A process that cannot go on ends with `BROKEN`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("topology")
     parser.add_argument("folder", type=Path)
@@ -151,13 +151,13 @@ def main(argv: list[str] | None = None) -> None:
 def _global_seed() -> int | None:
     import tensorflow as tf
 
-    # There is no other public way to read it; without a global seed this gives the default of the graph's.
+    # No other public function reads the global seed. If there is none, this gives the default seed of graphs.
     seed = tf.compat.v1.get_seed(1)[0]
     return None if seed == 87654321 else seed
 
 
 def _leave(code: int) -> NoReturn:
-    # The runtime may hang in its own shutdown after a collective error.
+    # After an error in a collective, the runtime may hang in its own shutdown.
     sys.stdout.flush()
     os._exit(code)
 
