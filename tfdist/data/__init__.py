@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from tfdist.lazy_names import lazy_names
 
 # Public name -> module. A module is loaded on first use, so that reading text files needs no TensorFlow.
 _PUBLIC = {
@@ -24,13 +23,4 @@ _PUBLIC = {
 }
 
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'tfdist.data' has no attribute {name!r}; it has {__all__}")
-    return getattr(importlib.import_module(f"tfdist.data.{_PUBLIC[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

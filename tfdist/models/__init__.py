@@ -5,8 +5,7 @@ The names are imported on first use, so that `import tfdist.models` loads neithe
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from tfdist.lazy_names import lazy_names
 
 _MODULES = {
     "BertConfig": "bert_config",
@@ -23,13 +22,4 @@ _MODULES = {
 }
 
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
