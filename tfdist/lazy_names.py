@@ -16,10 +16,10 @@ def lazy_names(
 
     Args:
         package: The package's name.
-        modules: Public name -> the module that has it, in the package; None for a module of that name itself.
+        modules: Public name -> the module of the package that has it; None if the name is that of a module.
 
     Raises:
-        MissingPackageError: From `__getattr__`, where an optional package is missing; the message says how to install it.
+        MissingPackageError: By `__getattr__`, if an optional library is absent; the message says how to install it.
     """
 
     def load(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Datasets whose batches are known by the numbers of their rows, before any row is loaded.
 
-A strategy cuts the numbers instead of the loaded batches, so that each replica's rows are loaded for it alone. The
-order of an epoch follows from its number, which is a state that can be read and set.
+A strategy cuts the numbers and not the loaded batches, so that only the rows of a replica are loaded for it. The order
+of an epoch follows from the number of the epoch, which can be read and set.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Epochs:
     """Which epoch a dataset shows.
 
     Attributes:
-        next: The number of the epoch that the next training iteration shows; may be set.
+        next: The number of the epoch that the next training iteration shows. It may be set.
     """
 
     next: int = 0
 
     def begin(self, advances: bool) -> int:
-        """Returns the number of the epoch to show, and goes on to the next one if `advances`."""
+        """Returns the number of the epoch to show; if `advances`, the next call returns the next number."""
         epoch = self.next
         self.next += advances
         return epoch
@@ -36,16 +36,16 @@ class Epochs:
 
 @dataclass(frozen=True)
 class ByIndex:
-    """The two halves of a dataset: row numbers, and what loads the rows.
+    """The two halves of a dataset: row numbers, and a function that loads the rows.
 
     Attributes:
-        indices_of: From the number of an epoch, scalar int64, to its batches: elements are what `load` takes, tensors
-            whose first dimension is the rows of a global batch, int64 row numbers among them, and scalars that hold
-            for the whole batch. Traced by TensorFlow.
-        load: Returns the rows; a function of tensors, as for `tf.data.Dataset.map`.
+        indices_of: A function from the number of an epoch, scalar int64, to a dataset of its batches. An element is
+            what `load` takes: tensors whose first dimension is the rows of a global batch, int64 row numbers among
+            them, and scalars that hold for the whole batch. TensorFlow traces this function.
+        load: A function of tensors that returns the rows, as for `tf.data.Dataset.map`.
         num_batches: Batches of every epoch.
         epochs: Which epoch comes next.
-        advances: Whether an iteration is one of training, after which the next epoch comes.
+        advances: Whether the next epoch comes after an iteration, as it does in training.
     """
 
     indices_of: Callable[[tf.Tensor], tf.data.Dataset]
@@ -55,7 +55,7 @@ class ByIndex:
     advances: bool = True
 
     def held(self) -> ByIndex:
-        """Returns the same rows for an evaluation, which leaves the order of the training as it is."""
+        """Returns the same dataset for an evaluation, whose iterations do not advance the epoch."""
         return replace(self, advances=False)
 
     def indices(self) -> tf.data.Dataset:
@@ -73,11 +73,11 @@ class ByIndex:
         return indices.apply(tf.data.experimental.assert_cardinality(self.num_batches))
 
     def load_element(self, element: Any) -> Any:
-        """Returns what `load` makes of one element of `indices`, as `tf.data.Dataset.map` would call it."""
+        """Returns the rows of one element of `indices`; calls `load` as `tf.data.Dataset.map` would."""
         return self.load(*element) if isinstance(element, tuple) else self.load(element)
 
     def dataset(self) -> tf.data.Dataset:
-        """Returns the whole batches, for one device; `by_index_of` finds this object again by it."""
+        """Returns a dataset of whole batches, for one device; `by_index_of` of it returns this object."""
         load = tf.autograph.experimental.do_not_convert(self.load)
         loaded = self.indices().map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         loaded = loaded.prefetch(tf.data.AUTOTUNE)
@@ -89,12 +89,16 @@ _made_of: weakref.WeakKeyDictionary[tf.data.Dataset, ByIndex] = weakref.WeakKeyD
 
 
 def by_index_of(dataset: tf.data.Dataset) -> ByIndex | None:
-    """Returns how `dataset` was made, if by index; what was mapped or batched further is no longer so."""
+    """Returns how `dataset` was made, None if it was not made by index, or was mapped or batched since."""
     return _made_of.get(dataset)
 
 
 def check_at_least(least: int, **values: int) -> None:
-    """Raises DataError with the name and value of the first of `values` that is below `least`."""
+    """Checks numbers.
+
+    Raises:
+        DataError: One of `values` is below `least`; the message has its name and value.
+    """
     for name, value in values.items():
         if value < least:
             raise DataError(f"{name} is {value}; it must be at least {least}.")

@@ -37,8 +37,8 @@ class ReplicaBatches:
     """What Keras iterates in place of a dataset: for every global batch one `ReplicaBatch` on each replica.
 
     Attributes:
-        element_spec: The dataset's.
-        num_batches: Steps of an epoch, the same on all workers; None if unknown or without end.
+        element_spec: The element spec of the dataset.
+        num_batches: Steps of an epoch, the same on all workers; None if they are unknown or have no end.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class ReplicaBatches:
         if self._own_shares:
             self.num_batches = _longest(dataset)
             self._missing_batches = max(0, (self.num_batches or 0) - (num_batches or 0))
-        # Where the devices are the host's own, nothing has to be on its way to them while they compute. Then all local
-        # pieces are one element, and an epoch begins without the functions that TensorFlow traces for each device.
+        # Batches need not be copied ahead to devices that are the host's own. All local pieces are then one element,
+        # and an epoch begins without the functions that TensorFlow would trace for each device.
         make = self._fed_to_devices if strategy.feeds_devices else self._on_host
         self._iterable = make(dataset)
 
@@ -109,7 +109,7 @@ class ReplicaBatches:
         return distributed
 
     def _indices_of(self, dataset: tf.data.Dataset) -> tuple[ByIndex | None, tf.data.Dataset, bool]:
-        """Returns what loads rows by their numbers, if there is such; the batches or their numbers; if tuples."""
+        """Returns the source of rows by number, if any; the batches or their numbers; whether these are tuples."""
         source = by_index_of(dataset)
         if not self._own_shares:
             # Every worker has the same batches, or the same row numbers, and keeps its own rows of them. If files or
@@ -132,13 +132,13 @@ class ReplicaBatches:
 
     @staticmethod
     def _mapped(stream: tf.data.Dataset, source: ByIndex | None, function: Any) -> tf.data.Dataset:
-        # Rows that are loaded by number are worth several threads.
+        # Loading rows by their numbers is worth several threads.
         parallel = {} if source is None else {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         return stream.map(function, **parallel)
 
 
 def _without_rows(element: Any) -> Any:
-    """Returns an element of shares whose rows do not count."""
+    """Returns an element with shares of the same shapes whose rows do not count."""
     if isinstance(element, OwnShare):
         return OwnShare(element.data, tf.zeros_like(element.num_valid))
     return LocalPieces(tuple(_without_rows(piece) for piece in element.pieces))

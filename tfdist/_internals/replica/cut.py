@@ -31,7 +31,7 @@ class OwnShare(NamedTuple):
 
 
 class LocalPieces(NamedTuple):
-    """The pieces of all replicas of this process, in their order, before each is given its own."""
+    """The pieces of all replicas of this process, in their order, before each replica is given its own."""
 
     pieces: tuple[Any, ...]
 

@@ -42,7 +42,7 @@ class ReplicaDistribution(Distribution):
 
     @property
     def feeds_devices(self) -> bool:
-        """Whether batches are copied to the devices while they compute on those before; not to the host's own."""
+        """Whether batches are copied ahead to the devices, while these compute; the host's own devices need no copy."""
         return not all("CPU" in device.rpartition("/")[2] for device in self.extended.worker_devices)
 
     @property
