@@ -135,17 +135,13 @@ def case(
         family: The family of the case, a key of `FAMILIES`.
         each: Items that the function is called with after the context, one case for each.
         on: Names of the topologies that the tests run it on. A case that is quick, or on WIDE, also runs on a mesh.
-        every_item: Those topologies on which the tests run every item. On the others they run the last one, which
-            should be the hardest.
+        every_item: Those on which the tests run every item; on the others they run the last one, the hardest.
         every_mesh: Whether the case stands for its family: the tests run it, or its last item, on every mesh.
         refused_by: Public names of the strategies that refuse what it does.
         stock_workers: Whether stock MultiWorkerMirrored runs it too.
         limit_s: Seconds after which it counts as hanging.
         quick: Whether it belongs to the quick cases.
         requires: A package without which it is not run.
-
-    Returns:
-        The decorator.
 
     Raises:
         ValueError: A topology or the family is unknown, or two cases have one name.
