@@ -90,7 +90,7 @@ def outcome(
         for index, variable in enumerate(model.optimizer.variables):
             value = np.asarray(variable.numpy())
             kind = "slots" if value.dtype.kind == "f" else "exact"
-            found[f"{kind}/{index} {variable.path}"] = value
+            found[f"{kind}/{index} {variable.name}"] = value
     if history is not None:
         found |= {f"history/{key}": np.asarray(values) for key, values in history.history.items()}
     found["zero/replicas"] = replica_spread(context, model)
