@@ -92,12 +92,16 @@ LAYERS: dict[str, dict[str, Branch]] = {
     },
 }
 
-RECURRENT: dict[str, Branch] = {
-    "LSTM": (SEQUENCE, lambda: layers.LSTM(4)),
-    "GRU": (SEQUENCE, lambda: layers.GRU(4, return_sequences=True)),
-    "SimpleRNN": (SEQUENCE, lambda: layers.SimpleRNN(4)),
-    "Bidirectional": (SEQUENCE, lambda: layers.Bidirectional(layers.GRU(4))),
-    "TimeDistributed": (SEQUENCE, lambda: layers.TimeDistributed(layers.Dense(4))),
+# Three steps, since a mesh unrolls them.
+STEPS = (3, 4)
+RECURRENT: dict[str, dict[str, Branch]] = {
+    "gated units": {
+        "GRU": (STEPS, lambda: layers.GRU(4, return_sequences=True)),
+        "SimpleRNN": (STEPS, lambda: layers.SimpleRNN(4)),
+        "Bidirectional": (STEPS, lambda: layers.Bidirectional(layers.GRU(4))),
+        "TimeDistributed": (STEPS, lambda: layers.TimeDistributed(layers.Dense(4))),
+    },
+    "long memory": {"LSTM": (STEPS, lambda: layers.LSTM(4))},
 }
 
 # Layers that the mesh strategy refuses, because DTensor has no layout rules for their gradients.
@@ -110,7 +114,8 @@ REFUSED_ON_MESH: dict[str, Branch] = {
 }
 
 
-@case("layers", each=LAYERS, on=("mirrored_2",), every_item=("mirrored_2", "mesh_2x2"), every_mesh=True)
+# Of replicas it is the page that shows each layer: they differ in none but those that see several rows at once.
+@case("layers", each=LAYERS, on=("mirrored_2",), every_item=("mesh_2x2",), every_mesh=True)
 def layer(context: Context, group: str) -> dict[str, Any]:
     """Layers, each between two dense ones in a branch of its own, momentum, uneven batches."""
     return _trained(context, LAYERS[group])
@@ -122,10 +127,10 @@ def layer_without_mesh(context: Context) -> dict[str, Any]:
     return _trained(context, REFUSED_ON_MESH)
 
 
-@case("recurrent", on=("mirrored_2",), every_mesh=True)
-def recurrent(context: Context) -> dict[str, Any]:
+@case("recurrent", each=RECURRENT, on=("mirrored_2",), every_item=("mesh_2x2",), every_mesh=True)
+def recurrent(context: Context, group: str) -> dict[str, Any]:
     """Layers over time, each between two dense ones in a branch of its own, momentum, uneven batches."""
-    return _trained(context, RECURRENT)
+    return _trained(context, RECURRENT[group])
 
 
 def _trained(context: Context, branches: Mapping[str, Branch]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _hub_backbone(name: str) -> keras.Model:
 
     return getattr(keras_hub.models, name)(
         VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=8,
         intermediate_dim=16,
