@@ -73,15 +73,21 @@ class StaticMirrored(Mirrored):
     pads_batches = True
 
 
+class FedMirrored(Mirrored):
+    """Feeds its devices as if they were accelerators."""
+
+    feeds_devices = True
+
+
 @functools.cache
 def strategy(
-    static: bool = False, devices: int = 2, random_by_row: bool = False, mesh: bool = False
+    static: bool = False, devices: int = 2, random_by_row: bool = False, mesh: bool = False, fed: bool = False
 ) -> tf.distribute.Strategy:
     """Returns two mirrored devices, or what is asked for, with all patches in force."""
     if mesh:
         return create_strategy("mesh", mesh={"batch": 2})
     pair = create_strategy("mirrored", devices=2, random_by_row=random_by_row)
-    return StaticMirrored(devices) if static else pair
+    return StaticMirrored(devices) if static else FedMirrored(devices) if fed else pair
 
 
 def rows(count: int = 25) -> tuple[np.ndarray, np.ndarray]:

@@ -183,3 +183,20 @@ def metric_computed_of_a_variable_and_a_constant_on_a_mesh() -> None:
     assert_one_device(
         lambda: compiled(metrics=[keras.metrics.R2Score(name="r2")], loss="mse"), targets(), mesh=True
     )
+
+
+@functools.cache
+def split_rows() -> tf.distribute.Strategy:
+    rules = {"rows/kernel$": ("model", None)}
+    return create_strategy("mesh", mesh={"batch": 2, "model": 2}, layout_map=rules)
+
+
+@canary({"tensorflow.concat": r" differs by \d"})
+def joined_columns_before_split_rows() -> None:
+    def build() -> keras.Model:
+        inputs = [keras.Input((8,)), keras.Input((8,))]
+        joined = keras.layers.concatenate(inputs)
+        return compiled(lambda: keras.Model(inputs, keras.layers.Dense(3, name="rows")(joined)))
+
+    features, labels = np.random.default_rng(0).standard_normal((24, 16)).astype("float32"), rows(24)[1]
+    assert_one_device(build, ([features[:, :8], features[:, 8:]], labels), on=split_rows())

@@ -172,7 +172,7 @@ def test_more_devices_than_there_are() -> None:
     ("rules", "message"),
     [
         ({"upp/kernel$": (None, "model")}, "'upp/kernel\\$' matches no variable"),
-        ("auto", "no variable .* is split over it"),
+        ({"up/bias$": (None,)}, "no variable .* is split over it"),
     ],
 )
 def test_rules_that_split_nothing_are_refused_before_training(rules, message) -> None:
@@ -180,12 +180,20 @@ def test_rules_that_split_nothing_are_refused_before_training(rules, message) ->
         trained(mesh(layout_map=rules))
 
 
+def test_a_model_that_nothing_divides_is_refused_before_training() -> None:
+    with tfdist.create_strategy("mesh", mesh=MESH).scope():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)], name="odd")
+        model.compile("sgd", "mse")
+    with pytest.raises(ConfigError, match="no variable of 'odd' is split over it"):
+        model.fit(np.zeros((4, 3), "float32"), np.zeros((4, 5), "float32"), verbose=0)
+
+
 def test_inputs_without_a_layout_are_refused() -> None:
     strategy = mesh()
     with pytest.raises(UnsupportedError, match="was given text"):
-        strategy.distribute_batch(np.array(["a", "b"]))
+        strategy.place(np.array(["a", "b"]))
     with pytest.raises(UnsupportedError, match="RaggedTensor"):
-        strategy.distribute_batch(tf.ragged.constant([[1], [2, 3]]))
+        strategy.place(tf.ragged.constant([[1], [2, 3]]))
 
 
 @pytest.mark.parametrize("name", REFUSED_ON_MESH)

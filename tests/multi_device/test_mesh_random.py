@@ -30,7 +30,7 @@ def drawn(strategy: Any, layer: keras.layers.Layer, num_steps: int) -> list[list
     def step(batch: Any) -> tf.Tensor:
         return strategy.run(lambda rows: layer(rows, training=True), args=(batch,))
 
-    batch = strategy.distribute_batch(np.ones((ROWS, WIDTH), np.float32))
+    batch = strategy.place(np.ones((ROWS, WIDTH), np.float32))
     return [[piece.numpy() for piece in dtensor.unpack(step(batch))] for _ in range(num_steps)]
 
 

@@ -26,6 +26,21 @@ def flip(step: MeshStep, stock: Any, x: Any, axis: Any = None) -> Any:
     return x
 
 
+def concat(step: MeshStep, stock: Any, values: Any, axis: Any, name: str = "concat") -> Any:
+    """Joins tensors that are whole along `axis`, `tf.concat` as Keras and models call it.
+
+    A product with a kernel that is split by its rows asks for an input that is split along the joined axis. DTensor
+    then splits each part and joins the pieces. That puts the columns in another order, without an error.
+    """
+    rank = (
+        getattr(getattr(values[0], "shape", None), "rank", None) if isinstance(values, list | tuple) else None
+    )
+    if rank is None or rank < 2 or not isinstance(axis, int):  # a shape or the like
+        return stock(values, axis, name)
+    place = step.whole if axis % rank == 0 else step.by_batch
+    return place(stock([place(value) for value in values], axis, name))
+
+
 def diag(step: MeshStep, stock: Any, x: Any, k: int = 0) -> Any:
     """Returns the diagonal of a matrix by a gather."""
     x = tf.convert_to_tensor(x)

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from tfdist._internals.mesh.arrays import diag, flip, scatter
+from tfdist._internals.mesh.arrays import concat, diag, flip, scatter
 from tfdist._internals.mesh.lookup import take
 from tfdist._internals.mesh.recurrent import rnn
 from tfdist._internals.mesh.step import MeshStep
@@ -60,6 +60,7 @@ OPERATIONS: dict[str, Operation] = {
     "average_pool": _refused("Use a Conv layer with strides, or 'mirrored'."),
     "depthwise_conv": _refused(_USE_CONV),
     "separable_conv": _refused(_USE_CONV),
+    "concat": concat,
     "pad": _relaid("x"),
     "split": _split,
     "take": take,

@@ -88,7 +88,8 @@ class ReplicaDistribution(Distribution):
 
     def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
         if args and isinstance(args[0], LocalPieces):
-            args = (regroup(args[0].pieces, always_wrap=True), *args[1:])
+            own, *others = args[0].pieces
+            args = (regroup(args[0].pieces, always_wrap=True) if others else own, *args[1:])
         return super().run(fn, args, kwargs, options)
 
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.tensorflow import core as backend_core
 from keras.src.backend.tensorflow import image as backend_image
@@ -31,6 +32,11 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
     "average_pool": (backend_nn, "average_pool", _GRADIENT),
     "depthwise_conv": (backend_nn, "depthwise_conv", _GRADIENT),
     "separable_conv": (backend_nn, "separable_conv", _GRADIENT),
+    "concat": (
+        tf,
+        "concat",
+        "DTensor splits the parts and joins their pieces, which puts columns in another order",
+    ),
     "pad": (backend_numpy, "pad", _LAYOUT),
     "split": (backend_numpy, "split", _LAYOUT),
     "take": (
