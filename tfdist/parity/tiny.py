@@ -66,6 +66,9 @@ def compiled(
     with context.scope():
         model = build()
         model.compile(optimizer() if optimizer else keras.optimizers.SGD(0.5), loss(), **options)
+        # Keras traces a step twice if its variables appear in the first; the reference saves itself the second time.
+        if context.strategy is None and model.built:
+            model.optimizer.build(model.trainable_variables)
     return model
 
 

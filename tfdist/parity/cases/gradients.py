@@ -162,18 +162,18 @@ class OnceInAStep(keras.Sequential):
 
 
 UPDATES: dict[str, tuple[type[keras.Sequential], Callable[[], keras.optimizers.Optimizer]]] = {
-    "apply overridden": (keras.Sequential, lambda: NormalizedApply(0.1)),
-    "apply replaced": (keras.Sequential, lambda: WholeApply(0.1)),
-    "apply_gradients overridden": (keras.Sequential, lambda: ClippedPairs(0.5)),
-    "two in a step": (TwiceInAStep, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
-    "after Keras's step": (AfterStock, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
-    "own step, accumulating": (OnceInAStep, lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=3)),
     "two in a step, loss scaling": (
         TwiceInAStep,
         lambda: keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(0.5, clipnorm=0.05), initial_scale=1.0
         ),
     ),
+    "apply overridden": (keras.Sequential, lambda: NormalizedApply(0.1)),
+    "apply replaced": (keras.Sequential, lambda: WholeApply(0.1)),
+    "apply_gradients overridden": (keras.Sequential, lambda: ClippedPairs(0.5)),
+    "two in a step": (TwiceInAStep, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
+    "after Keras's step": (AfterStock, lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05)),
+    "own step, accumulating": (OnceInAStep, lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=3)),
 }
 
 

@@ -82,13 +82,15 @@ LAYERS: dict[str, dict[str, Branch]] = {
         "Subtract": _merging(layers.Subtract),
     },
     "normalizations": {
-        "BatchNormalization": (VECTOR, lambda: layers.BatchNormalization(synchronized=True)),
         "GroupNormalization": (IMAGE, lambda: layers.GroupNormalization(2)),
-        "LayerNormalization": (SEQUENCE, layers.LayerNormalization),
         "RMSNormalization": (SEQUENCE, layers.RMSNormalization),
         "UnitNormalization": (VECTOR, layers.UnitNormalization),
         "SpectralNormalization": (VECTOR, lambda: layers.SpectralNormalization(layers.Dense(4))),
         "ActivityRegularization": (VECTOR, lambda: layers.ActivityRegularization(l2=0.01)),
+    },
+    "statistics": {
+        "BatchNormalization": (VECTOR, lambda: layers.BatchNormalization(synchronized=True)),
+        "LayerNormalization": (SEQUENCE, layers.LayerNormalization),
     },
 }
 

@@ -156,7 +156,7 @@ LAYERS_BY_ROW = {
 }
 
 
-@case("randomness", on=WIDE, every_mesh=True)
+@case("randomness", on=WIDE)
 def random_by_row(context: Context) -> dict[str, Any]:
     """With `random_by_row`, random layers in branches train as on one device; a tail of one row and one of seven."""
 
@@ -201,7 +201,7 @@ class Noise(keras.layers.Layer):
         return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
 
 
-@case("randomness", quick=True)
+@case("randomness", quick=True, every_mesh=True)
 def unseeded_random(context: Context) -> dict[str, Any]:
     """A layer that draws from `keras.random` without a seed."""
     model = tiny.compiled(context, lambda: tiny.mlp(Noise))

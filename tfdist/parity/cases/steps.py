@@ -102,7 +102,7 @@ def optimizer(context: Context, name: str) -> dict[str, Any]:
     return tiny.fitted(context, model, 25, epochs=3)
 
 
-@case("uneven", on=WIDE, stock_workers=True, quick=True, every_mesh=True)
+@case("uneven", on=WIDE, stock_workers=True, quick=True)
 def uneven_rest(context: Context) -> dict[str, Any]:
     """Every rest r of 12 + r rows, r = 1 to 11, one after the other."""
     found: dict[str, Any] = {}
@@ -126,7 +126,7 @@ def fewer_rows_than_replicas(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("uneven")
+@case("uneven", every_mesh=True)
 def odd_batch(context: Context) -> dict[str, Any]:
     """A global batch of 7 that no number of replicas divides."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp), 30, batch_size=7)

@@ -49,11 +49,11 @@ def attention(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-def _tfdist_backbone(vocab_size: int = VOCABULARY) -> keras.Model:
+def _tfdist_backbone(vocab_size: int = VOCABULARY, num_layers: int = 1) -> keras.Model:
     config = BertConfig(
         vocab_size=vocab_size,
         hidden_size=8,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=LENGTH,
@@ -121,7 +121,7 @@ def bert_tagger(context: Context) -> dict[str, Any]:
     model = tiny.compiled(
         context,
         lambda: tiny.fix_weights(
-            bert_token_classifier(_tfdist_backbone(VOCABULARY + 1), tiny.CLASSES, dropout=0.0)
+            bert_token_classifier(_tfdist_backbone(VOCABULARY + 1, num_layers=2), tiny.CLASSES, dropout=0.0)
         ),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9),
         weighted_metrics=["accuracy"],
