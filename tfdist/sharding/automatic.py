@@ -47,7 +47,7 @@ _BY_NAME: tuple[tuple[str, Mapping[int, int]], ...] = (
 _WHOLE = (
     (r"(position|segment|token_type)_embeddings?(/|$)", "a small table beside the vocabulary"),
     (r"(pooler|pooled_dense|logits|probability)/kernel$", "a head, small beside the layers"),
-    (r"^bidirectional/(forward|backward)_gru/", "a recurrence, whose every step would wait for the others"),
+    (r"(lstm|gru|rnn)\w*/\w*_cell/", "a recurrence, whose every step would wait for the others"),
 )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import keras
 import pytest
 
 from tfdist.models import BertConfig, bert_classifier, build_bert, build_bigru, build_mlp
@@ -39,6 +40,13 @@ def test_bert_splits_by_heads_and_columns_then_rows():
 
 def test_mlp_splits_columns_then_rows():
     assert split(build_mlp()) == {"mlp/hidden/kernel": 1, "mlp/hidden/bias": 0, "mlp/logits/kernel": 0}
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_recurrence_stays_whole_in_any_model(name):
+    layer = getattr(keras.layers, name)(4)
+    model = keras.Sequential([keras.Input((3, 8)), keras.layers.Bidirectional(layer), keras.layers.Dense(4)])
+    assert list(split(model).values()) == [1]
 
 
 def test_bigru_splits_its_vocabulary_and_no_recurrence():

@@ -94,8 +94,8 @@ LAYERS: dict[str, dict[str, Branch]] = {
     },
 }
 
-# Three steps, since a mesh unrolls them.
-STEPS = (3, 4)
+# Few steps, since a mesh unrolls them.
+STEPS = (4, 4)
 RECURRENT: dict[str, dict[str, Branch]] = {
     "gated units": {
         "GRU": (STEPS, lambda: layers.GRU(4, return_sequences=True)),
