@@ -51,7 +51,7 @@ def canary(stock: Mapping[str, str]) -> Callable[[Callable[[], None]], Callable[
         for ending, pattern in stock.items():
             (target,) = [name for name in PATCHES if name.endswith(ending)]
             assert target not in CANARIES, f"{target} has two canaries"
-            CANARIES[target] = Canary(function, pattern, function.__module__)
+            CANARIES[target] = Canary(function, pattern, getattr(function, "func", function).__module__)
         return function
 
     return register
