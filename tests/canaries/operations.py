@@ -200,3 +200,19 @@ def joined_columns_before_split_rows() -> None:
 
     features, labels = np.random.default_rng(0).standard_normal((24, 16)).astype("float32"), rows(24)[1]
     assert_one_device(build, ([features[:, :8], features[:, 8:]], labels), on=split_rows())
+
+
+@functools.cache
+def split_around() -> tf.distribute.Strategy:
+    rules = {"columns/kernel$": (None, "model"), "rows/kernel$": ("model", None)}
+    return create_strategy("mesh", mesh={"batch": 2, "model": 2}, layout_map=rules)
+
+
+@canary({"tensorflow.numpy.max": "CollectiveAllToAllV2"})
+def maximum_between_split_columns_and_rows() -> None:
+    def build() -> keras.Model:
+        layers = [keras.layers.Dense(72, "tanh", name="columns"), keras.layers.Reshape((6, 6, 2))]
+        layers += [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3, name="rows")]
+        return compiled(lambda: keras.Sequential([keras.Input((4,)), *layers]))
+
+    assert_one_device(build, on=split_around())

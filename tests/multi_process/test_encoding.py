@@ -61,7 +61,9 @@ def test_each_worker_tokenizes_its_share(tmp_path: Path, devices: str) -> None:
     script = tmp_path / "encode.py"
     script.write_text(SCRIPT)
     logs = [tmp_path / f"{index}.log" for index in range(2)]
-    codes = ProcessGroup([sys.executable, str(script), devices], worker_environments(2), logs, forked=True).wait(100)
+    codes = ProcessGroup(
+        [sys.executable, str(script), devices], worker_environments(2), logs, forked=True
+    ).wait(100)
     assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     counts = [json.loads((tmp_path / f"counts.{index}.json").read_text()) for index in range(2)]
     for task in ("text-classification", "token-classification"):

@@ -58,6 +58,6 @@ def test_command_line_without_tensorflow(tmp_path):
 def test_missing_module_of_ones_own_keeps_its_traceback(monkeypatch):
     import tfdist
 
-    monkeypatch.setitem(tfdist._PUBLIC, "absent", "tfdist.no_such_module")
+    monkeypatch.setitem(tfdist._PUBLIC, "absent", "no_such_module")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         _ = tfdist.absent

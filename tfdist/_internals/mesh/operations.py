@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from tfdist._internals.mesh.arrays import concat, diag, flip, scatter
+from tfdist._internals.mesh.arrays import concat, diag, flip, maximum, scatter
 from tfdist._internals.mesh.lookup import take
 from tfdist._internals.mesh.recurrent import rnn
 from tfdist._internals.mesh.step import MeshStep
@@ -61,6 +61,7 @@ OPERATIONS: dict[str, Operation] = {
     "depthwise_conv": _refused(_USE_CONV),
     "separable_conv": _refused(_USE_CONV),
     "concat": concat,
+    "max": maximum,
     "pad": _relaid("x"),
     "split": _split,
     "take": take,

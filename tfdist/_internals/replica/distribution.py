@@ -136,9 +136,10 @@ class ReplicaDistribution(Distribution):
                 f"predict over several workers gathers dense numbers with one row an example; the model gives "
                 f"{local[0]}. Convert it in the model, for example with .to_tensor(), or predict in one process."
             )
-        if local[0].dtype == tf.bool:
-            as_int = self.run(lambda value: tf.cast(value, tf.int32), args=(output,))
-            return tf.cast(strategy.gather(as_int, axis=0), tf.bool)
+        through = {tf.bool: tf.int32, tf.bfloat16: tf.float32}.get(local[0].dtype)
+        if through is not None:  # collectives take neither
+            cast = self.run(lambda value: tf.cast(value, through), args=(output,))
+            return tf.cast(strategy.gather(cast, axis=0), local[0].dtype)
         return strategy.gather(output, axis=0)
 
 

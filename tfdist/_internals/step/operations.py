@@ -37,6 +37,11 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
         "concat",
         "DTensor splits the parts and joins their pieces, which puts columns in another order",
     ),
+    "max": (
+        backend_numpy,
+        "max",
+        "DTensor reduces over a split dimension and splits the result again, wrongly",
+    ),
     "pad": (backend_numpy, "pad", _LAYOUT),
     "split": (backend_numpy, "split", _LAYOUT),
     "take": (
