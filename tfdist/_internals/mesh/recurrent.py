@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras import tree
 from keras.src import backend
 
 from tfdist._internals.mesh.step import MeshStep
@@ -33,4 +34,6 @@ def rnn(step: MeshStep, stock: Any, step_function: Any, inputs: Any, *args: Any,
         inputs = backend.numpy.flip(inputs, time)
     if kwargs.get("mask") is not None:
         kwargs["mask"] = step.by_batch(kwargs["mask"])
-    return stock(step_function, step.by_batch(inputs), *args, **kwargs)
+    # The results too: else DTensor carries the layout that the next operation wants into every time step.
+    results = stock(step_function, step.by_batch(inputs), *args, **kwargs)
+    return tree.map_structure(step.by_batch, results)
