@@ -130,7 +130,7 @@ def layer_without_mesh(context: Context) -> dict[str, Any]:
     return _trained(context, REFUSED_ON_MESH)
 
 
-@case("recurrent", each=RECURRENT, on=("mirrored_2",), every_mesh=True)
+@case("recurrent", each=RECURRENT, on=("mirrored_2",))
 def recurrent(context: Context, group: str) -> dict[str, Any]:
     """Layers over time, each between two dense ones in a branch of its own, momentum, uneven batches."""
     return _trained(context, RECURRENT[group])
