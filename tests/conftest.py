@@ -43,17 +43,18 @@ def slots() -> Slots:
     return _slots()
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Gives every test the group that stays in one worker, which is its file if it names none."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives every test the group that stays in one worker: its file, if it names none; the longest groups first."""
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    if config.getoption("dist", "no") != "no":
+    """Puts the longest groups first where several workers take one after the other."""
+    if hasattr(config, "workerinput"):
         spent = json.loads(DURATIONS.read_text())
-        first = {group: index for index, group in reversed(list(enumerate(groups.values())))}
-        items.sort(key=lambda item: (-spent.get(groups[item], _UNKNOWN_S), first[groups[item]]))
+        first = {_group(item): index for index, item in reversed(list(enumerate(items)))}
+        items.sort(key=lambda item: (-spent.get(_group(item), _UNKNOWN_S), first[_group(item)]))
 
 
 def _group(item: pytest.Item) -> str:
