@@ -68,8 +68,14 @@ def compiled(
         model.compile(optimizer() if optimizer else keras.optimizers.SGD(0.5), loss(), **options)
         # Keras traces a step twice if its variables appear in the first; the reference saves itself the second time.
         if context.strategy is None and model.built:
-            model.optimizer.build(model.trainable_variables)
+            build_optimizer(model)
     return model
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the optimizer's variables, unless they are there: one that scales the loss would make them twice."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def fitted(

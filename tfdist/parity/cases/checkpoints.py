@@ -74,7 +74,7 @@ def tensorflow_checkpoint(context: Context) -> dict[str, Any]:
     )
     fresh = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
     with context.scope():
-        fresh.optimizer.build(fresh.trainable_variables)
+        tiny.build_optimizer(fresh)
         tf.train.Checkpoint(model=fresh, optimizer=fresh.optimizer).read(prefix).assert_consumed()
     _fit(fresh)
     return tiny.outcome(context, fresh)
@@ -167,7 +167,7 @@ def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
     with context.random_by_row():
         whole.fit(batches, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=read)])
         with context.scope():
-            second.optimizer.build(second.trainable_variables)
+            tiny.build_optimizer(second)
         _write(named_state(second), values)
         second.fit(batches.skip(4), verbose=0)
     found = tiny.outcome(context, second)
@@ -195,7 +195,7 @@ def resumed_between_epochs(context: Context) -> dict[str, Any]:
             seed=4,
         )
         model = tiny.compiled(context, _random, OPTIMIZERS["adam, scheduled"])
-        model.optimizer.build(model.trainable_variables)
+        tiny.build_optimizer(model)
         return model, data, EarlyStopping("loss", patience=1, min_delta=10.0)
 
     def trained(model: keras.Model, data: Any, stopping: EarlyStopping, first: int, last: int) -> None:
