@@ -188,8 +188,8 @@ class BertAttention(_BertLayer):
         # Kernels are split by heads, so the dimension of the three comes after that of the heads:
         # (H, heads, 3, head_dim).
         parts = (self.query, self.key, self.value)
-        kernel = ops.concatenate([ops.expand_dims(part.kernel, 2) for part in parts], axis=2)
-        bias = ops.concatenate([ops.expand_dims(part.bias, 1) for part in parts], axis=1)
+        kernel = ops.stack([part.kernel for part in parts], axis=2)
+        bias = ops.stack([part.bias for part in parts], axis=1)
         projected = ops.transpose(ops.tensordot(inputs, kernel, 1) + bias, (3, 0, 2, 1, 4))
         return [ops.squeeze(part, 0) for part in ops.split(projected, 3)]
 
