@@ -72,16 +72,6 @@ TRAINED: dict[str, Behind] = {
         lambda: keras.layers.MaxPooling2D(2),
         "dimension size=3 is not divisible by number of shards",
     ),
-    "Maximum._merge_function": (
-        (6, 4),
-        lambda: lambda x: keras.layers.Maximum()([x, inner()(x)]),
-        "'tf.CollectiveAllToAllV2' op operand #0 must be tensor of floating-point",
-    ),
-    "Minimum._merge_function": (
-        (6, 4),
-        lambda: lambda x: keras.layers.Minimum()([x, inner()(x)]),
-        "'tf.CollectiveAllToAllV2' op operand #0 must be tensor of floating-point",
-    ),
     "tensorflow.numpy.pad": (
         (6, 4),
         lambda: keras.layers.ZeroPadding1D(1),
@@ -200,19 +190,3 @@ def joined_columns_before_split_rows() -> None:
 
     features, labels = np.random.default_rng(0).standard_normal((24, 16)).astype("float32"), rows(24)[1]
     assert_one_device(build, ([features[:, :8], features[:, 8:]], labels), on=split_rows())
-
-
-@functools.cache
-def split_around() -> tf.distribute.Strategy:
-    rules = {"columns/kernel$": (None, "model"), "rows/kernel$": ("model", None)}
-    return create_strategy("mesh", mesh={"batch": 2, "model": 2}, layout_map=rules)
-
-
-@canary({"tensorflow.numpy.max": "CollectiveAllToAllV2"})
-def maximum_between_split_columns_and_rows() -> None:
-    def build() -> keras.Model:
-        layers = [keras.layers.Dense(72, "tanh", name="columns"), keras.layers.Reshape((6, 6, 2))]
-        layers += [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3, name="rows")]
-        return keras.Sequential([keras.Input((4,)), *layers])
-
-    assert_one_device(lambda: compiled(build), on=split_around())

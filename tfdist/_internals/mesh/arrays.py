@@ -41,18 +41,6 @@ def concat(step: MeshStep, stock: Any, values: Any, axis: Any, name: str = "conc
     return place(stock([place(value) for value in values], axis, name))
 
 
-def maximum(
-    step: MeshStep, stock: Any, x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None
-) -> Any:
-    """Takes the maximum within rows of what is split over the batch alone; over the batch too it is stock's."""
-    x = tf.convert_to_tensor(x)
-    axes = axis if isinstance(axis, list | tuple) else [axis]
-    rank = x.shape.rank
-    if axis is None or not rank or 0 in [one % rank for one in axes]:
-        return stock(x, axis=axis, keepdims=keepdims, initial=initial)
-    return step.by_batch(stock(step.by_batch(x), axis=axis, keepdims=keepdims, initial=initial))
-
-
 def diag(step: MeshStep, stock: Any, x: Any, k: int = 0) -> Any:
     """Returns the diagonal of a matrix by a gather."""
     x = tf.convert_to_tensor(x)

@@ -28,9 +28,9 @@ def check_dtensor(mesh: dtensor.Mesh) -> None:
     axis = mesh.dim_names[0]
     inputs = np.arange(4 * mesh.dim_size(axis), dtype=np.float32).reshape(-1, 2) / 10
     start = np.asarray([[1.0], [-2.0]], np.float32)
-    weights, bias, momentum, counts = (
+    weights, bias, momentum = (
         MeshVariable.create(value, VariableLayouts.all_as(dtensor.Layout.replicated(mesh, value.ndim)))
-        for value in (start, np.zeros([1], np.float32), np.zeros_like(start), np.zeros([], np.float32))
+        for value in (start, np.zeros([1], np.float32), np.zeros_like(start))
     )
 
     @tf.function(autograph=False)
@@ -38,12 +38,11 @@ def check_dtensor(mesh: dtensor.Mesh) -> None:
         with tf.GradientTape() as tape:
             tape.watch([weights, bias])
             loss = tf.reduce_mean(tf.square(tf.matmul(batch, weights) + bias))
-        counts.assign_add(tf.reduce_sum(batch))
         gradient, bias_gradient = tape.gradient(loss, [weights, bias])
-        momentum.assign(0.9 * momentum + gradient)
-        weights.assign_sub(0.1 * momentum)
+        momentum.assign(0.9 * momentum - 0.1 * gradient)
+        weights.assign_add(momentum)  # this read of what was just assigned is the one that goes wrong
         bias.assign_sub(0.1 * bias_gradient)
-        return loss + tf.reduce_sum(momentum)
+        return loss
 
     placed = place(inputs, dtensor.Layout.batch_sharded(mesh, axis, 2))
     with dtensor.default_mesh(mesh):
@@ -52,8 +51,8 @@ def check_dtensor(mesh: dtensor.Mesh) -> None:
     expected, b, m = start.astype(np.float64), 0.0, np.zeros(start.shape)
     for _ in range(3):
         error = 2 * (inputs @ expected + b) / len(inputs)
-        m = 0.9 * m + inputs.T @ error
-        expected, b = expected - 0.1 * m, b - 0.1 * error.sum()
+        m = 0.9 * m - 0.1 * inputs.T @ error
+        expected, b = expected + m, b - 0.1 * error.sum()
     if not np.allclose(weights.numpy(), expected, rtol=1e-4, atol=1e-4):
         raise ClusterError(
             "DTensor computes wrong optimizer updates in this process: the pass that combines all-reduces is on, since "

@@ -15,6 +15,7 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.contract import Batches, Distribution, Step
 from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.mesh.agreement import Agreement
 from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps
 from tfdist._internals.mesh.extended import MeshExtended
@@ -59,7 +60,7 @@ class MeshDistribution(Distribution):
         self._last_step: tf.Tensor | None = None
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(MeshExtended(self, mesh, self._layouts_of))  # type: ignore[call-arg]
-        self._steps = MeshSteps(mesh)
+        self._steps, self._agreement = MeshSteps(mesh), Agreement()
 
     @property
     def row_shards(self) -> int:
@@ -149,9 +150,10 @@ class MeshDistribution(Distribution):
 
     @contextlib.contextmanager
     def watched_step(self) -> Iterator[None]:
-        """Surrounds a step: limits its time if there are several processes, and explains its errors."""
+        """Surrounds a step and explains its errors; of several processes it limits time and compares programs."""
         with step_deadline(self._timeout_s), self._steps.watched():
             yield
+            self._agreement.check(self._timeout_s)
 
     # Batches and steps.
 

@@ -14,9 +14,9 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from tfdist._internals.mesh.arrays import concat, diag, flip, maximum, scatter
+from tfdist._internals.mesh.arrays import concat, diag, flip, scatter
 from tfdist._internals.mesh.lookup import take
-from tfdist._internals.mesh.recurrent import rnn
+from tfdist._internals.mesh.recurrent import rnn, time_distributed
 from tfdist._internals.mesh.step import MeshStep
 from tfdist.errors import UnsupportedError
 
@@ -61,7 +61,6 @@ OPERATIONS: dict[str, Operation] = {
     "depthwise_conv": _refused(_USE_CONV),
     "separable_conv": _refused(_USE_CONV),
     "concat": concat,
-    "max": maximum,
     "pad": _relaid("x"),
     "split": _split,
     "take": take,
@@ -70,7 +69,5 @@ OPERATIONS: dict[str, Operation] = {
     "scatter": scatter,
     "resize": _relaid("images"),
     "rnn": rnn,
-    "TimeDistributed": _relaid("inputs"),
-    "Maximum": _relaid("inputs"),
-    "Minimum": _relaid("inputs"),
+    "TimeDistributed": time_distributed,
 }

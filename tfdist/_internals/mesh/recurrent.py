@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 from keras import tree
 from keras.src import backend
 
@@ -37,3 +38,22 @@ def rnn(step: MeshStep, stock: Any, step_function: Any, inputs: Any, *args: Any,
     # The results too: else DTensor carries the layout that the next operation wants into every time step.
     results = stock(step_function, step.by_batch(inputs), *args, **kwargs)
     return tree.map_structure(step.by_batch, results)
+
+
+def time_distributed(
+    step: MeshStep, stock: Any, layer: Any, inputs: Any, training: bool | None = None, mask: Any = None
+) -> Any:
+    """Calls the layer inside of a `TimeDistributed` for each time step, on what is split over the batch alone.
+
+    Stock swaps the batch and the time before and afterwards. DTensor then splits the time steps over the devices of the
+    batch, and moves all of them to and fro.
+    """
+    if inputs.shape[1] is None:
+        return stock(layer, step.by_batch(inputs), training=training, mask=mask)
+    inner, results = layer.layer, []
+    for index, one in enumerate(tf.unstack(step.by_batch(inputs), axis=1)):
+        options: dict[str, Any] = {"training": training} if inner._call_has_training_arg else {}
+        if mask is not None and inner._call_has_mask_arg:
+            options["mask"] = step.by_batch(mask)[:, index]
+        results.append(step.by_batch(inner.call(step.by_batch(one), **options)))
+    return step.by_batch(tf.stack(results, axis=1))

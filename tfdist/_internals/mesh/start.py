@@ -17,7 +17,16 @@ from tfdist.cluster.spec import ClusterInfo
 from tfdist.devices import local_devices
 from tfdist.errors import ClusterError
 
-_COMBINE = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
+# Parts of DTensor that are switched off, and what they do else. It reads these variables when its first function is
+# compiled.
+_SWITCHED_OFF = {
+    "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION": (
+        "reads of variables become stale, and momentum, Adam and others train wrong without an error"
+    ),
+    "DTENSOR_USE_ALL_TO_ALL_RELAYOUT": (
+        "a program ends where Booleans are split anew along another axis, as in a maximum or a comparison"
+    ),
+}
 
 
 def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
@@ -39,14 +48,10 @@ def start_mesh(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: 
 
 def _create(axes: Mapping[str, int], cluster: ClusterInfo | None, timeout_s: float) -> dtensor.Mesh:
     count = int(np.prod(list(axes.values())))
-    # The pass that combines all-reduces makes later reads of variables stale, and optimizers with momentum then train
-    # wrong, silently. DTensor reads this variable when its first function is compiled.
-    given = os.environ.setdefault(_COMBINE, "0")
-    if given != "0":
-        raise ClusterError(
-            f"{_COMBINE}={given} is set, and with it DTensor trains wrong without an error (momentum, Adam and others "
-            "read stale values). Unset it, or set it to 0."
-        )
+    for name, otherwise in _SWITCHED_OFF.items():
+        given = os.environ.setdefault(name, "0")
+        if given != "0":
+            raise ClusterError(f"{name}={given} is set, and with it {otherwise}. Unset it, or set it to 0.")
     if cluster is not None:
         cluster.check_trains("mesh")
     num_processes = cluster.num_processes if cluster else 1

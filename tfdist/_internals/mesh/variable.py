@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,6 +140,8 @@ class MeshVariable(d_variable.DVariable):
     def _on_mesh(self, value: Any) -> Any:
         if not tf.executing_eagerly():
             return value
+        if isinstance(value, MeshVariable):
+            value = value._pieces()
         if not dtensor.is_dtensor(value):
             return place(tf.convert_to_tensor(value, self.dtype).numpy(), self.layout)
         return value if dtensor.fetch_layout(value) == self.layout else dtensor.relayout(value, self.layout)
@@ -163,3 +166,17 @@ class MeshVariable(d_variable.DVariable):
     def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
         """Subtracts slices; slices with the same index are summed."""
         return self.assign_sub(tf.convert_to_tensor(sparse_delta))
+
+
+def _of_values(name: str) -> Callable[[MeshVariable, Any], Any]:
+    """Returns an operator that reads the other operand too; TensorFlow's takes its pieces outside of a step."""
+    stock = getattr(tf.Variable, name)
+
+    def operator(self: MeshVariable, other: Any) -> Any:
+        return stock(self, tf.convert_to_tensor(other) if isinstance(other, MeshVariable) else other)
+
+    return operator
+
+
+for _name in ("__add__", "__sub__", "__mul__", "__truediv__"):
+    setattr(MeshVariable, _name, _of_values(_name))

@@ -15,7 +15,7 @@ from keras.src.backend.tensorflow import core as backend_core
 from keras.src.backend.tensorflow import image as backend_image
 from keras.src.backend.tensorflow import nn as backend_nn
 from keras.src.backend.tensorflow import numpy as backend_numpy
-from keras.src.layers import Maximum, Minimum, TimeDistributed
+from keras.src.layers import TimeDistributed
 
 from tfdist._internals.contract import Step
 from tfdist._internals.patch import Patch, in_step
@@ -37,11 +37,6 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
         "concat",
         "DTensor splits the parts and joins their pieces, which puts columns in another order",
     ),
-    "max": (
-        backend_numpy,
-        "max",
-        "DTensor reduces over a split dimension and splits the result again, wrongly",
-    ),
     "pad": (backend_numpy, "pad", _LAYOUT),
     "split": (backend_numpy, "split", _LAYOUT),
     "take": (
@@ -59,8 +54,6 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
     "resize": (backend_image, "resize", _LAYOUT),
     "rnn": (backend, "rnn", "DTensor has no layout rules for the loops of recurrent layers"),
     "TimeDistributed": (TimeDistributed, "call", _LAYOUT),
-    "Maximum": (Maximum, "_merge_function", _LAYOUT),
-    "Minimum": (Minimum, "_merge_function", _LAYOUT),
 }
 
 NAMES = frozenset(_OPERATIONS)

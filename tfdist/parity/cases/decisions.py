@@ -12,11 +12,10 @@ from tfdist.parity import tiny
 from tfdist.parity.context import Context
 from tfdist.parity.registry import NARROW, WIDE, case
 
-# The last item runs on every mesh; swapping averaged weights ends there with an error of DTensor's.
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
-    "weights swap": lambda: keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
     "plateau": lambda: keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.1, patience=1, min_delta=0.1),
     "scheduler": lambda: keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5),
+    "weights swap": lambda: keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
     "early stopping": lambda: keras.callbacks.EarlyStopping(
         "val_loss", patience=1, min_delta=0.05, restore_best_weights=True
     ),

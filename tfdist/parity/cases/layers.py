@@ -94,15 +94,14 @@ LAYERS: dict[str, dict[str, Branch]] = {
     },
 }
 
-# Few steps, since a mesh unrolls them.
+# Few steps and few layers in a group, since a mesh unrolls them and takes long to compile that.
 STEPS = (4, 4)
-# The last item runs on the meshes; a mesh refuses an LSTM whose kernels "auto" splits, at tf.Split.
 RECURRENT: dict[str, dict[str, Branch]] = {
     "long memory": {"LSTM": (STEPS, lambda: layers.LSTM(4))},
-    "gated units": {
-        "GRU": (STEPS, lambda: layers.GRU(4, return_sequences=True)),
+    "gated units": {"GRU": (STEPS, lambda: layers.GRU(4, return_sequences=True))},
+    "both directions": {"Bidirectional": (STEPS, lambda: layers.Bidirectional(layers.GRU(4)))},
+    "simple units": {
         "SimpleRNN": (STEPS, lambda: layers.SimpleRNN(4)),
-        "Bidirectional": (STEPS, lambda: layers.Bidirectional(layers.GRU(4))),
         "TimeDistributed": (STEPS, lambda: layers.TimeDistributed(layers.Dense(4))),
     },
 }
@@ -130,7 +129,7 @@ def layer_without_mesh(context: Context) -> dict[str, Any]:
     return _trained(context, REFUSED_ON_MESH)
 
 
-@case("recurrent", each=RECURRENT, on=("mirrored_2",))
+@case("recurrent", each=RECURRENT, on=("mirrored_2",), every_item=("mesh_2x2",), every_mesh=True)
 def recurrent(context: Context, group: str) -> dict[str, Any]:
     """Layers over time, each between two dense ones in a branch of its own, momentum, uneven batches."""
     return _trained(context, RECURRENT[group])
