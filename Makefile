@@ -22,8 +22,8 @@ train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUT
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
 	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
-test: $(INSTALLED)  ## run every test; JOBS=N processes are busy at a time
-	TEST_JOBS=$(JOBS) $(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist loadgroup --no-loadscope-reorder
+test: $(INSTALLED)  ## run every test on JOBS=N cores
+	TEST_JOBS=$$(($(JOBS) + 1)) $(BIN)/python -m pytest -n $$(($(JOBS) + 2)) --dist loadgroup --no-loadscope-reorder
 
 check: lint  ## format, lint, types, layers, and the quick tests
 	$(BIN)/python -m pytest -q --durations=5 -m "not slow" $(PURE_TESTS) tests/parity

@@ -1,8 +1,9 @@
-"""One queue for all tests: the longest work first, and no more busy processes than `TEST_JOBS` (two).
+"""One queue for all tests: the longest work first, and no more busy processes than `TEST_JOBS`.
 
-`make test` starts one worker of pytest more than that, since some tests mostly wait. Whoever computes holds a slot: a
-test in its own process one, a test marked `busy(N)` N for the processes that it starts, and parity cases as many as
-their topology has processes.
+`make test` allows one more than there are cores, since processes that wait for each other leave a core idle, and starts
+one worker of pytest more than that, since some tests mostly wait. Whoever computes holds a slot: a test in its own
+process one, a test marked `busy(N)` N for the processes that it starts, and parity cases as many as their topology has
+processes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _slots() -> Slots:
-    return Slots(Path(os.environ[_SLOTS]), int(os.environ.get("TEST_JOBS", "2")))
+    return Slots(Path(os.environ[_SLOTS]), int(os.environ.get("TEST_JOBS", "3")))
 
 
 @pytest.fixture(scope="session")

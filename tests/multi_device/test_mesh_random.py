@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 import tfdist
-from tfdist._internals.mesh.functions import expanded_functions
+from tfdist._internals.mesh.programs import expanded_functions
 from tfdist.parity import tiny
 from tfdist.parity.cases.normalization import LAYERS_BY_ROW
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfdist._internals.mesh.functions import expanded_functions
+from tfdist._internals.mesh.programs import expanded_functions
 
 # Traced functions are found through closures, and through attributes of these classes alone.
 _FOLLOWED = (

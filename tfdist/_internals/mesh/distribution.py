@@ -15,11 +15,11 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.contract import Batches, Distribution, Step
 from tfdist._internals.fit.runner import StepRunner
-from tfdist._internals.mesh.agreement import Agreement
 from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps
 from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations import OPERATIONS
+from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, place
 from tfdist._internals.processes.deadline import step_deadline

@@ -149,7 +149,7 @@ def _random() -> keras.Model:
     )
 
 
-@case("resume", each=OPTIMIZERS, on=WIDE, every_item=NARROW, every_mesh=True)
+@case("resume", each=OPTIMIZERS, on=WIDE, every_item=NARROW)
 def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
     """State read after 4 of 9 batches, given to a new model that takes the other 5: as if never interrupted."""
 

@@ -1,4 +1,4 @@
-"""Makes sure that the processes of a mesh have compiled the same collectives, so that none meets another one.
+"""The programs that DTensor compiles for each device, and whether those of all processes fit together.
 
 Each process compiles the whole program by itself, and a collective finds its partners by a number that DTensor counts
 up. Where an operation has several results that must all be laid out anew, DTensor takes them in the order of their
@@ -9,13 +9,29 @@ training is wrong without an error (no upstream thread found).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tfdist._internals.mesh.functions import expanded_functions
+from tensorflow.python.eager import context
+
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes
+
+
+def expanded_functions(known: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the definitions of this process's functions by name, as one device runs them, with collectives.
+
+    Args:
+        known: Names of functions that are left out.
+    """
+    runtime = context.context()
+    found = {}
+    for name in runtime.list_function_names():
+        text = name.decode() if isinstance(name, bytes) else name
+        if text.startswith("_func_") and text not in known:
+            found[text] = runtime.get_function_def(text)
+    return found
 
 
 class Agreement:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tfdist._internals.mesh.agreement import collectives_of, compare
+from tfdist._internals.mesh.programs import collectives_of, compare
 from tfdist.errors import UnsupportedError
 
 
