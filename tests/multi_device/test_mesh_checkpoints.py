@@ -113,8 +113,9 @@ def test_a_file_is_that_of_one_device(never_moved, folder: Path, name: str) -> N
     ("name", "before"), zip(STRATEGIES, [*list(STRATEGIES)[1:], *list(STRATEGIES)[:1]], strict=True)
 )
 def test_continued_elsewhere(never_moved, folder: Path, name: str, before: str) -> None:
+    file = saved(folder, before)  # which may be written now, in a scope of its own
     with STRATEGIES[name]().scope():
-        model = keras.saving.load_model(saved(folder, before))
+        model = keras.saving.load_model(file)
     assert model.optimizer.iterations.numpy() == 6
     for value, expected in zip(train(model), never_moved, strict=True):
         np.testing.assert_allclose(value, expected, rtol=RELATIVE_TOLERANCE, atol=RELATIVE_TOLERANCE)
