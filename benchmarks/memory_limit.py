@@ -21,7 +21,7 @@ from tfdist.parity.processes import ProcessGroup, worker_environments
 LIMIT_S = 580
 STEPS = 3
 # (hidden size, layers, limit in MiB above the start). Weights, gradients and two moments of the full size are 1.7 GB.
-SIZES = {"full": (1024, 8, 2048), "smoke": (64, 2, None)}
+SIZES = {"full": (1024, 8, 2048), "smoke": (64, 1, None)}
 
 
 def train(size: str, strategy_name: str, limited: bool) -> dict[str, Any]:
@@ -78,7 +78,9 @@ def processes(size: str, strategy_name: str, limited: bool, count: int) -> dict[
         logs = [Path(folder) / f"{index}.log" for index in range(count)]
         command = [sys.executable, "-m", "benchmarks.memory_limit", "--train", size, strategy_name]
         command += ["--limited"] * limited
-        codes = ProcessGroup(command, worker_environments(count), logs).wait(LIMIT_S)
+        # A forked process has the memory of its imports from the start, which a measurement must not have.
+        group = ProcessGroup(command, worker_environments(count), logs, forked=size == "smoke")
+        codes = group.wait(LIMIT_S)
         lines = logs[0].read_text(errors="replace").splitlines()
         if codes == [0] * count:
             # TensorFlow may log after it, as the processes end.
