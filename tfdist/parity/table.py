@@ -31,16 +31,17 @@ loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERA
 the spacing of the numbers where products are in half precision, {BFLOAT16_TOLERANCE:.0e} for bfloat16 and
 {FLOAT16_TOLERANCE:.0e} for float16. `FAIL`: out of tolerance, or rows, counts or replicas that do not agree. `error`,
 `hang`, `crash`: the run did not end. `make test` runs again each case under some topologies and each family under all,
-and holds the cells against this page; a cell beyond those may be empty. `one_device` is held against plain Keras by the
-quick cases only, since under it TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch
-is smaller than the others wherever a title says "uneven".
+and holds the cells against this page. `one_device` is held against plain Keras by the quick cases only, since under it
+TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch is smaller than the others
+wherever a title says "uneven".
 
 Topologies: `stock_*` are TensorFlow's own strategies; `mirrored_N` has N devices; `workers_PxD` has P processes
 with D devices each, on loopback. `mesh_BxM` splits batches over B devices and the model over M by
 `layout_map="auto"`: transformers by heads and columns, of any other model each matrix by what divides;
 `mesh_2x2_optimizer` splits the optimizer's state over the batch axis too (`shard_optimizer`), `mesh_2x2_sharded`
 weights and gradients (`shard_weights`), and `mesh_workers_2x2` has two of the four devices in each of two processes.
-CPU devices throughout."""
+Meshes other than `mesh_2x2` run without TensorFlow's optimizer of graphs, which takes a third of their time. CPU devices
+throughout."""
 
 _MESH_INTRODUCTION = f"""# Layers and optimizers on a mesh
 
