@@ -59,6 +59,25 @@ if options is not None:
     print("bytes", up.kernel.value.device_bytes())
 """
 
+CROSSED = """
+import tfdist
+from tfdist._internals.mesh.operations import OPERATIONS
+
+# Stock stacks the time steps, whose gradient has several results.
+OPERATIONS.pop("TimeDistributed")
+strategy = tfdist.create_strategy("mesh", mesh="batch=2,model=2", layout_map="auto", timeout_s=60)
+
+import keras
+import numpy as np
+
+with strategy.scope():
+    layers = [keras.layers.Dense(32, "tanh"), keras.layers.Reshape((8, 4))]
+    layers += [keras.layers.TimeDistributed(keras.layers.Dense(4)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile("sgd", "mse")
+model.fit(np.ones((12, 4), "float32"), np.ones((12, 3), "float32"), batch_size=12, verbose=0)
+"""
+
 
 def run(folder: Path, name: str, num_processes: int, *arguments: str) -> list[str]:
     """Runs the script and returns the outputs of its processes."""
@@ -112,3 +131,17 @@ def test_a_backup_is_gone_on_with(tmp_path):
     losses = [key for key, value in alone.items() if value.shape == (2,)]
     for key in losses:  # of each epoch
         np.testing.assert_allclose(found[key], alone[key][1:], rtol=RELATIVE_TOLERANCE)
+
+
+def test_collectives_that_would_cross_are_refused(tmp_path: Path) -> None:
+    """If this fails, DTensor numbers them alike: delete the operation `TimeDistributed` and the comparison."""
+    script = tmp_path / "crossed.py"
+    script.write_text(CROSSED)
+    logs = [tmp_path / f"{index}.txt" for index in range(2)]
+    codes = ProcessGroup([sys.executable, str(script)], worker_environments(2), logs, forked=True).wait(
+        LIMIT_S
+    )
+    outputs = [log.read_text(errors="replace") for log in logs]
+    assert 0 not in codes and None not in codes, codes
+    # The first to see it tells the other, which may end before it has seen it too.
+    assert any("collectives differently in the processes of this mesh" in one for one in outputs), outputs
