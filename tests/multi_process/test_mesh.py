@@ -61,10 +61,10 @@ if options is not None:
 
 CROSSED = """
 import tfdist
-from tfdist._internals.mesh.operations import OPERATIONS
+from tfdist._internals.mesh.operations import OPERATIONS, _relaid
 
-# Stock stacks the time steps, whose gradient has several results.
-OPERATIONS.pop("TimeDistributed")
+# Stock stacks the time steps in front of the batch, and the gradient of that has several results.
+OPERATIONS["TimeDistributed"] = _relaid("inputs")
 strategy = tfdist.create_strategy("mesh", mesh="batch=2,model=2", layout_map="auto", timeout_s=60)
 
 import keras
