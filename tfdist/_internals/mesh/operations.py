@@ -38,7 +38,10 @@ def _relaid(inputs: str, kernel: str | None = None) -> Operation:
 
 
 def _split(step: MeshStep, stock: Any, x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
-    return stock(step.by_batch(x) if axis != 0 else x, indices_or_sections, axis)
+    if axis == 0:
+        return stock(x, indices_or_sections, axis)
+    # Each part gets its layout by an operation of its own; see `programs`.
+    return [step.by_batch(part) for part in stock(step.by_batch(x), indices_or_sections, axis)]
 
 
 def _refused(instead: str) -> Operation:
