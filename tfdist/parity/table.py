@@ -40,8 +40,8 @@ with D devices each, on loopback. `mesh_BxM` splits batches over B devices and t
 `layout_map="auto"`: transformers by heads and columns, of any other model each matrix by what divides;
 `mesh_2x2_optimizer` splits the optimizer's state over the batch axis too (`shard_optimizer`), `mesh_2x2_sharded`
 weights and gradients (`shard_weights`), and `mesh_workers_2x2` has two of the four devices in each of two processes.
-Meshes other than `mesh_2x2` run without TensorFlow's optimizer of graphs, which takes a third of their time. CPU devices
-throughout."""
+Meshes other than `mesh_2x2` run without TensorFlow's optimizer of graphs, which takes a third of their time.
+CPU devices throughout."""
 
 _MESH_INTRODUCTION = f"""# Layers and optimizers on a mesh
 
