@@ -267,3 +267,19 @@ def test_a_plan_needs_neither_devices_nor_memory() -> None:
     keras.Sequential([layers(), keras.layers.Lambda(lambda x: x + 1)])(keras.Input((8,)))
     with pytest.raises(ConfigError, match="matches no variable"):
         plan_sharding(layers, MESH, {"upp/kernel$": (None, "model")})
+
+
+def test_variables_are_read_whole_outside_of_a_step() -> None:
+    """As `SwapEMAWeights` does, which exchanges two variables by sums and differences."""
+    rows, columns = (np.arange(16, dtype="float32").reshape(4, 4) * factor for factor in (1, 3))
+    with mesh(layout_map={"rows$": ("model", None), "columns$": (None, "model")}).scope():
+        first, second = (
+            keras.Variable(value, name=name).value for value, name in ((rows, "rows"), (columns, "columns"))
+        )
+    np.testing.assert_array_equal(first - second, rows - columns)
+    np.testing.assert_array_equal(first + second * first, rows + columns * rows)
+    first.assign_add(second)
+    second.assign(first - second)
+    first.assign(first - second)
+    np.testing.assert_array_equal(first.numpy(), columns)
+    np.testing.assert_array_equal(second.numpy(), rows)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from tfdist.files import write_json
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ def write(
     if arrays is not None:
         named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
         np.savez(path.with_suffix(".npz"), **named)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(status)))
-    os.replace(partial, path)
+    write_json(path, asdict(status))
 
 
 def read_status(folder: Path, case: str, process_index: int) -> Status | None:
