@@ -150,6 +150,14 @@ def test_a_model_saved_by_the_chief_alone(tmp_path):
     )
 
 
+def test_a_checkpoint_written_by_the_chief_alone(tmp_path):
+    write = "import tensorflow as tf; tf.train.Checkpoint(model=model).write(str(here / 'checkpoint'))"
+    after = f"if process_index() == 0: {write}\nelse: time.sleep(60)"
+    codes = end(start(tmp_path, strategy="mesh of two devices each", epochs="3", after=after), tmp_path, 30)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "worker 1 did not arrive at 'barrier/tf.train.Checkpoint of a mesh'" in log(tmp_path, 0)
+
+
 def test_worker_that_ends_early(tmp_path):
     codes = end(start(tmp_path, fault="sys.exit(0)"), tmp_path, 20)
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]

@@ -137,6 +137,11 @@ class MeshVariable(d_variable.DVariable):
         """The mesh axis that splits each dimension as it is stored, or None."""
         return tuple(None if axis == dtensor.UNSHARDED else axis for axis in self.layout.sharding_specs)
 
+    def _serialize_to_tensors(self) -> Any:
+        # All processes write a tf.train.Checkpoint together; TensorFlow would wait for a missing one for ever.
+        barrier("tf.train.Checkpoint of a mesh")
+        return super()._serialize_to_tensors()
+
     def _on_mesh(self, value: Any) -> Any:
         if not tf.executing_eagerly():
             return value
