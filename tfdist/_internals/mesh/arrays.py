@@ -13,14 +13,23 @@ import tensorflow as tf
 from tfdist._internals.mesh.step import MeshStep
 
 
+def time_steps(step: MeshStep, x: Any) -> list[Any]:
+    """Returns the time steps of a batch of sequences, each laid out by an operation of its own; see `programs`."""
+    return [step.by_batch(one) for one in tf.unstack(step.by_batch(x), axis=1)]
+
+
+def sequences(step: MeshStep, steps: list[Any]) -> Any:
+    """Joins time steps to a batch of sequences, so that the gradient of each gets its layout by itself too."""
+    return step.by_batch(tf.stack([step.by_batch(one) for one in steps], axis=1))
+
+
 def flip(step: MeshStep, stock: Any, x: Any, axis: Any = None) -> Any:
     """Reverses `x` by gathers, or, if it is a batch of sequences, by unstacking their time steps."""
     x = tf.convert_to_tensor(x)
     axes = list(range(x.shape.rank) if axis is None else axis if isinstance(axis, list | tuple) else [axis])
     if x.shape.rank == 3 and axes == [1] and x.shape[1] is not None:
         # DTensor cannot take the gradient of sequences through a gather.
-        steps = [step.by_batch(time_step) for time_step in tf.unstack(step.by_batch(x), axis=1)]
-        return step.by_batch(tf.stack(steps[::-1], axis=1))
+        return sequences(step, time_steps(step, x)[::-1])
     for dimension in axes:
         x = tf.gather(x, tf.range(tf.shape(x)[dimension] - 1, -1, -1), axis=dimension)
     return x

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
 from keras import tree
 from keras.src import backend
 
+from tfdist._internals.mesh.arrays import sequences, time_steps
 from tfdist._internals.mesh.step import MeshStep
 from tfdist.errors import UnsupportedError
 
@@ -51,9 +51,9 @@ def time_distributed(
     if inputs.shape[1] is None:
         return stock(layer, step.by_batch(inputs), training=training, mask=mask)
     inner, results = layer.layer, []
-    for index, one in enumerate(tf.unstack(step.by_batch(inputs), axis=1)):
+    for index, one in enumerate(time_steps(step, inputs)):
         options: dict[str, Any] = {"training": training} if inner._call_has_training_arg else {}
         if mask is not None and inner._call_has_mask_arg:
             options["mask"] = step.by_batch(mask)[:, index]
-        results.append(step.by_batch(inner.call(step.by_batch(one), **options)))
-    return step.by_batch(tf.stack(results, axis=1))
+        results.append(inner.call(one, **options))
+    return sequences(step, results)

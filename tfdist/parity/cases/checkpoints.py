@@ -68,20 +68,18 @@ def tensorflow_checkpoint(context: Context) -> dict[str, Any]:
     """`tf.train.Checkpoint` of model and optimizer, restored into a new model in the scope."""
     model = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
     _fit(model)
-    checkpoint, prefix = (
-        tf.train.Checkpoint(model=model, optimizer=model.optimizer),
-        context.folder / "checkpoint",
-    )
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    prefix = str(context.folder / "checkpoint")
     context.folder.mkdir(parents=True, exist_ok=True)
     if getattr(context.strategy, "saves_together", False):
-        checkpoint.write(str(prefix))
+        checkpoint.write(prefix)
         context.meet("saved")
     else:
-        context.on_chief("saved", lambda: checkpoint.write(str(prefix)))
+        context.on_chief("saved", lambda: checkpoint.write(prefix))
     fresh = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
     with context.scope():
         tiny.build_optimizer(fresh)
-        tf.train.Checkpoint(model=fresh, optimizer=fresh.optimizer).read(str(prefix)).assert_consumed()
+        tf.train.Checkpoint(model=fresh, optimizer=fresh.optimizer).read(prefix).assert_consumed()
     _fit(fresh)
     return tiny.outcome(context, fresh)
 
