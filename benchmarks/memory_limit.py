@@ -20,8 +20,9 @@ from tfdist.parity.processes import ProcessGroup, worker_environments
 
 LIMIT_S = 580
 STEPS = 3
-# (hidden size, layers, limit in MiB above the start). Weights, gradients and two moments of the full size are 1.7 GB.
-SIZES = {"full": (1024, 8, 2048), "smoke": (64, 1, None)}
+# (hidden size, layers, limit in MiB above the start, processes of the mesh). Weights, gradients and two moments of the
+# full size are 1.7 GB.
+SIZES = {"full": (1024, 8, 2048, 4), "smoke": (64, 1, None, 2)}
 
 
 def train(size: str, strategy_name: str, limited: bool) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def train(size: str, strategy_name: str, limited: bool) -> dict[str, Any]:
     import tfdist
     from tfdist.models import BertConfig, bert_classifier, build_bert
 
-    hidden, layers, limit = SIZES[size]
-    options = {"mesh": {"model": 4}, "timeout_s": 400} if strategy_name == "mesh" else {}
+    hidden, layers, limit, parts = SIZES[size]
+    options = {"mesh": {"model": parts}, "timeout_s": 400} if strategy_name == "mesh" else {}
     strategy = tfdist.create_strategy(strategy_name, **options)
     at_start = data_bytes()
     if limited and limit is not None:
@@ -95,11 +96,12 @@ def processes(size: str, strategy_name: str, limited: bool, count: int) -> dict[
 def measure(smoke: bool) -> dict[str, Any]:
     """Runs the three; returns losses and memory of each."""
     size = "smoke" if smoke else "full"
-    results: dict[str, Any] = {"limit_mib_above_start": SIZES[size][2]}
+    *_, limit, parts = SIZES[size]
+    results: dict[str, Any] = {"limit_mib_above_start": limit}
     for name, arguments in {
         "one process, limited": ("one_device", True, 1),
         "one process, no limit": ("one_device", False, 1),
-        "mesh 1x4 over four processes, limited": ("mesh", True, 4),
+        f"mesh 1x{parts} over {parts} processes, limited": ("mesh", True, parts),
     }.items():
         results[name] = processes(size, *arguments)
         print(name, results[name], flush=True)

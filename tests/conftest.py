@@ -8,6 +8,7 @@ processes.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tfdist.parity.run.slots import Slots
+from tfdist.parity.run.template import GARBAGE_THRESHOLDS
 
 DURATIONS = Path(__file__).with_name("durations.json")
 _SLOTS = "TFDIST_TEST_SLOTS"
@@ -56,6 +58,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         spent = json.loads(DURATIONS.read_text())
         first = {_group(item): index for index, item in reversed(list(enumerate(items)))}
         items.sort(key=lambda item: (-spent.get(_group(item), _UNKNOWN_S), first[_group(item)]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keeps Python from walking through the modules again and again; see `GARBAGE_THRESHOLDS`."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _group(item: pytest.Item) -> str:

@@ -18,6 +18,7 @@ from canary import CANARIES, PATCHES, strategy, what_goes_wrong
 from tfdist._internals.patches import list_patches
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "target",
     [

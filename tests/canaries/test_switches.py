@@ -39,6 +39,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_part_that_is_switched_off_is_wrong(switch: str) -> None:
     """If this fails, upstream is right: delete the switch in `mesh/start.py`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tfdist.cli.main import main
-from tfdist.parity.processes import QUIET, worker_environments
+from tfdist.parity.processes import QUIET, ProcessGroup, run_python, worker_environments
 
 ROWS = [f"word{i % 7} some text\t{'ab'[i % 2]}" for i in range(40)]
 
@@ -208,26 +207,21 @@ def test_labels_of_the_data_that_the_model_does_not_know(trained, tmp_path, caps
 
 # What needs processes of its own.
 
+COMMAND = ["-m", "tfdist.cli.main"]
 
-def start(arguments: list[str], **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, **QUIET, **options.pop("env", {})}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tfdist.cli.main", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
+
+def ended(folder: Path, arguments: list[str], code: int, command: list[str] = COMMAND) -> str:
+    """Runs the command in a process of its own, checks its exit code, and returns what it said of the error."""
+    done = run_python([*command, *arguments], folder)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def test_a_global_batch_smaller_than_the_replicas(data, tmp_path):
     arguments = train(data, tmp_path / "run", "--strategy", "mirrored", "--devices", "4")
-    process = start([*arguments, "--global-batch-size", "3"])
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
+    errors = ended(tmp_path, [*arguments, "--global-batch-size", "3"], 2)
     assert "fewer than the 4 replicas. Give --global-batch-size of at least 4" in errors
-    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -245,55 +239,78 @@ def test_a_mesh_or_rules_that_do_not_fit(data, tmp_path, axes, rules, message):
     if rules is not None:
         (tmp_path / "rules.yaml").write_text(rules)
         arguments += ["--set", f"strategy.layout_map={tmp_path / 'rules.yaml'}"]
-    process = start(arguments)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2, errors
-    assert message in errors and "Traceback" not in errors
+    assert message in ended(tmp_path, arguments, 2)
+
+
+# A limit on the size of files stands for a full disk: writing fails in the same place, amid the model.
+ON_A_FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+from tfdist.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_a_full_disk(data, tmp_path):
-    """A limit on the size of files stands for it: writing fails in the same place, amid the model."""
-    limit = 200_000
-    process = start(
-        train(data, tmp_path / "run"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
-    assert "Cannot write" in errors and "File too large" in errors and "Traceback" not in errors
+    errors = ended(tmp_path, train(data, tmp_path / "run"), 1, ["-c", ON_A_FULL_DISK])
+    assert "Cannot write" in errors and "File too large" in errors
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert (
         "best.keras" not in names and "export" not in names and not any("partial" in name for name in names)
     )
 
 
-@pytest.mark.parametrize("moment", ["start", "This run", "Epoch 2/"])
-def test_ctrl_c(data, tmp_path, moment):
-    process = start(train(data, tmp_path / "run", "--epochs", "10000"))
-    if moment == "start":
-        time.sleep(2.5)  # while TensorFlow is being loaded
-    else:
-        assert any(moment in line for line in process.stdout)
+def test_ctrl_c_while_tensorflow_is_loaded(data, tmp_path):
+    command = [sys.executable, *COMMAND, *train(data, tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
+    time.sleep(2.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    if (tmp_path / "run" / "best.keras").exists():
-        with zipfile.ZipFile(tmp_path / "run" / "best.keras") as file:
+    assert_nothing_is_broken(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["This run", "Epoch 2/"])
+def test_ctrl_c(data, tmp_path, moment):
+    log = tmp_path / "log.txt"
+    arguments = train(data, tmp_path / "run", "--epochs", "10000")
+    process = ProcessGroup([sys.executable, *COMMAND, *arguments], [{}], [log], forked=True)
+    limit = time.monotonic() + 120
+    while moment not in log.read_text():
+        assert time.monotonic() < limit and process.poll() == [None], log.read_text()
+        time.sleep(0.02)
+    process.send_signal(0, signal.SIGINT)
+    assert process.wait(60) == [130]
+    assert "Traceback" not in log.read_text()
+    assert_nothing_is_broken(tmp_path)
+
+
+def assert_nothing_is_broken(folder: Path) -> None:
+    if (folder / "run" / "best.keras").exists():
+        with zipfile.ZipFile(folder / "run" / "best.keras") as file:
             assert file.testzip() is None
-    assert not (tmp_path / "run" / "export").exists()
-    names = [path.name for path in tmp_path.rglob("*")]
+    assert not (folder / "run" / "export").exists()
+    names = [path.name for path in folder.rglob("*")]
     assert not [name for name in names if name.startswith(".tmp") or ".partial" in name]
+
+
+# A process reads its seed from its environment here, since all processes of a group have one command.
+WITH_A_SEED = """
+import json, os, sys
+from tfdist.cli.main import main
+sys.exit(main([*sys.argv[1:], "--seed", str(json.loads(os.environ["TF_CONFIG"])["task"]["index"])]))
+"""
 
 
 @pytest.mark.processes
 def test_workers_with_different_configurations(data, tmp_path):
-    workers = [
-        start(train(data, tmp_path / "run", "--strategy", "auto", "--seed", str(index)), env=environment)
-        for index, environment in enumerate(worker_environments(2))
-    ]
-    answers = [worker.communicate(timeout=150) for worker in workers]
-    for worker, (_, errors) in zip(workers, answers, strict=True):
-        assert worker.returncode == 1, errors
-    assert "the workers do not agree on the configuration of the run: worker 0" in answers[0][1]
+    arguments = train(data, tmp_path / "run", "--strategy", "auto")
+    logs = [tmp_path / f"{index}.txt" for index in range(2)]
+    workers = ProcessGroup(
+        [sys.executable, "-c", WITH_A_SEED, *arguments], worker_environments(2), logs, forked=True
+    )
+    assert workers.wait(150) == [1, 1], [log.read_text() for log in logs]
+    message = "the workers do not agree on the configuration of the run: worker 0"
+    assert message in logs[0].read_text()
     assert not (tmp_path / "run").exists()

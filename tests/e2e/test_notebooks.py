@@ -13,6 +13,7 @@ CELL_TIMEOUT_S = 240
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)

@@ -30,6 +30,8 @@ def cells() -> Iterator[object]:
             ]
             if not case.quick or topology.name != QUICK:
                 marks.append(pytest.mark.slow)
+            if topology.name in case.wide:
+                marks.append(pytest.mark.wide)
             if not case.installed:
                 marks.append(pytest.mark.skip(reason=f"{case.requires} is not installed"))
             if topology.num_processes > 1:

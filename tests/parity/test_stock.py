@@ -40,6 +40,7 @@ CELLS += [("stock_workers_2x1", *one) for one in WORKERS.items()]
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.busy(0)
 @pytest.mark.timeout(1200)
 @pytest.mark.xdist_group("stock")

@@ -41,8 +41,19 @@ def test_every_family_has_cases():
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_family_is_tested_on_every_mesh(mesh):
     """But those that a mesh refuses: functions of Python see the rows, and XLA and collectives the replicas."""
-    tested = {case.family for case in all_cases().values() if mesh in case.tested}
+    cases = all_cases().values()
+    tested = {case.family for case in cases if mesh in case.tested and mesh not in case.wide}
     assert set(FAMILIES) - tested == {"rows", "compilation"}
+
+
+def test_make_test_has_every_case_in_replicas_and_every_family_on_workers():
+    """But two on workers, whose layers see the rows of one replica, as they do on one with several devices."""
+    cases = all_cases().values()
+    assert not any({"mirrored_2", "one_device"} & set(case.wide) for case in cases)
+    tested = {
+        case.family for case in cases if "workers_2x1" in case.tested and "workers_2x1" not in case.wide
+    }
+    assert set(FAMILIES) - tested == {"layers", "recurrent"}
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness import interleaved, ratio, summary
+from tfdist.parity.processes import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,11 +30,12 @@ def test_summary_is_the_median_with_quartiles() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["overhead", "collectives", "mesh", "memory_limit"])
-def test_smoke_run_writes_results(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--output", str(tmp_path)]
-    subprocess.run(
-        command, cwd=ROOT, check=True, timeout=240, env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    )
+def test_smoke_run_writes_results(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    command = ["-m", f"benchmarks.{name}", "--smoke", "--output", str(tmp_path)]
+    done = run_python(command, tmp_path, limit_s=240, environment={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / f"{name}.json").read_text())
     assert results["environment"]["tensorflow"]

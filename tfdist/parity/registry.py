@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfdist.parity.tiers import is_wide
 from tfdist.parity.topologies import PLAIN, TOPOLOGIES, Topology
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Case:
         title: The first line of the function's docstring.
         run: The function, taking the context only.
         tested: Names of the topologies that the tests run it on.
+        stands_for_family: Whether it is enough for its family on topologies beside `mirrored_2`.
         refused_by: Public names of the strategies that refuse what it does.
         limit_s: Seconds after which a run counts as hanging.
         quick: Whether `make check` runs it, and whether `one_device` is compared with plain Keras on it.
@@ -87,6 +89,7 @@ class Case:
     title: str
     run: Callable[[Context], Mapping[str, Any]]
     tested: tuple[str, ...]
+    stands_for_family: bool
     refused_by: tuple[str, ...]
     limit_s: float
     quick: bool
@@ -108,6 +111,13 @@ class Case:
         return self.quick if topology.bit_equal else topology.strategy not in self.refused_by
 
     @property
+    def wide(self) -> tuple[str, ...]:
+        """Those of `tested` that `make test` leaves to `make wide`."""
+        return tuple(
+            name for name in self.tested if is_wide(TOPOLOGIES[name], self.family, self.stands_for_family)
+        )
+
+    @property
     def topologies(self) -> tuple[str, ...]:
         """Names of the topologies that it is measured on."""
         return tuple(name for name, topology in TOPOLOGIES.items() if self.runs_on(topology))
@@ -122,7 +132,7 @@ def case(
     each: Iterable[str] | None = None,
     on: tuple[str, ...] = NARROW,
     every_item: tuple[str, ...] = ("mirrored_2",),
-    every_mesh: bool = False,
+    stands_for_family: bool = False,
     refused_by: tuple[str, ...] = (),
     stock_workers: bool = False,
     limit_s: float = 120.0,
@@ -136,7 +146,7 @@ def case(
         each: Items that the function is called with after the context, one case for each.
         on: Names of the topologies that the tests run it on. A case that is quick, or on WIDE, also runs on a mesh.
         every_item: Those on which the tests run every item; on the others they run the last one, the hardest.
-        every_mesh: Whether the case stands for its family: the tests run it, or its last item, on every mesh.
+        stands_for_family: Whether it, or its last item, is enough for its family beside `mirrored_2`, on meshes too.
         refused_by: Public names of the strategies that refuse what it does.
         stock_workers: Whether stock MultiWorkerMirrored runs it too.
         limit_s: Seconds after which it counts as hanging.
@@ -149,23 +159,24 @@ def case(
     unknown = set(on) - set(TOPOLOGIES)
     if unknown or family not in FAMILIES:
         raise ValueError(f"Unknown topologies {sorted(unknown)} or family {family!r}.")
-    meshes = MESHES if every_mesh else (MESH,) if quick or on == WIDE else ()
+    meshes = MESHES if stands_for_family else (MESH,) if quick or on == WIDE else ()
     tested = (*(() if not quick else (ONE_DEVICE,)), *on, *(() if "mesh" in refused_by else meshes))
 
     def register(function: CaseFunction) -> CaseFunction:
-        title = (function.__doc__ or "").strip().splitlines()[0]
         items = [None] if each is None else list(each)
         for item in items:
             name = function.__name__ if item is None else f"{function.__name__}[{item}]"
             if name in _CASES:
                 raise ValueError(f"Two cases are called {name!r}.")
+            last = item == items[-1]
             _CASES[name] = Case(
                 name,
                 function.__module__,
                 family,
-                title,
+                (function.__doc__ or "").strip().splitlines()[0],
                 function if item is None else _with_item(function, item),
-                tuple(dict.fromkeys(one for one in tested if one in every_item or item == items[-1])),
+                tuple(dict.fromkeys(one for one in tested if last or one in every_item)),
+                last and stands_for_family,
                 refused_by,
                 limit_s,
                 quick,

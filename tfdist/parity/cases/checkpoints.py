@@ -32,7 +32,7 @@ def _fit(model: keras.Model) -> None:
     model.fit(*tiny.rows(25), batch_size=tiny.BATCH, epochs=2, shuffle=False, verbose=0)
 
 
-@case("checkpoints", on=WIDE, every_mesh=True)
+@case("checkpoints", on=WIDE, stands_for_family=True)
 def saved_here_continued_alone(context: Context) -> dict[str, Any]:
     """Train in the scope, save `.keras`, load and train on without a strategy; also `.weights.h5`."""
     model = tiny.compiled(context, tiny.mlp, _adam, metrics=["accuracy"])
@@ -185,7 +185,7 @@ def resumed_within_an_epoch(context: Context, name: str) -> dict[str, Any]:
     return found
 
 
-@case("resume", on=WIDE, every_mesh=True)
+@case("resume", on=WIDE, stands_for_family=True)
 def resumed_between_epochs(context: Context) -> dict[str, Any]:
     """The state after 2 of 4 shuffled epochs with a patience, given to a new model, data and callback."""
 

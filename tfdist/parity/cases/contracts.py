@@ -82,7 +82,7 @@ class StepWithComputeLoss(ScalarLoss):
         return self.compute_metrics(features, labels, predictions)
 
 
-@case("contracts", quick=True, every_mesh=True)
+@case("contracts", quick=True, stands_for_family=True)
 def scalar_loss(context: Context) -> dict[str, Any]:
     """A loss function that returns one scalar, uneven batches."""
     return tiny.fitted(context, tiny.compiled(context, optimizer=_sgd, loss=lambda: mean_square), COUNT)
@@ -137,7 +137,7 @@ PENALTIES: dict[str, Any] = {
 }
 
 
-@case("penalties", every_mesh=True)
+@case("penalties", stands_for_family=True)
 def penalties(context: Context) -> dict[str, Any]:
     """Regularisers of weights and activations, both together, and a constraint, each on a head; uneven batches."""
 

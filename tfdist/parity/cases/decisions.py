@@ -22,7 +22,7 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
 }
 
 
-@case("callbacks", each=CALLBACKS, every_item=NARROW, every_mesh=True)
+@case("callbacks", each=CALLBACKS, every_item=NARROW, stands_for_family=True)
 def callback(context: Context, name: str) -> dict[str, Any]:
     """Decisions of Keras's own callbacks over six epochs with validation, uneven batches."""
     optimizer = keras.optimizers.SGD if name != "weights swap" else _averaging

@@ -19,7 +19,7 @@ def _adam() -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(0.05)
 
 
-@case("executions", each=["2", "3"], on=WIDE, every_mesh=True)
+@case("executions", each=["2", "3"], on=WIDE, stands_for_family=True)
 def steps_per_execution(context: Context, steps: str) -> dict[str, Any]:
     """Several steps in one execution over five batches, the last one uneven; fit, evaluate and predict."""
     model = tiny.compiled(context, optimizer=_adam, metrics=["accuracy"], steps_per_execution=int(steps))
@@ -112,7 +112,7 @@ COLLECTIVE_STEPS: dict[str, Any] = {
 }
 
 
-@case("compilation", each=COLLECTIVE_STEPS, refused_by=NO_MESH)
+@case("compilation", each=COLLECTIVE_STEPS, refused_by=NO_MESH, stands_for_family=True)
 def one_collective(context: Context, name: str) -> dict[str, Any]:
     """The graph of a step holds one collective for the gradients and none for logs and counters."""
     return _collectives(context, tiny.mlp, COLLECTIVE_STEPS[name])
@@ -169,7 +169,7 @@ def global_state_in_replicas(context: Context) -> dict[str, Any]:
     }
 
 
-@case("precision", each=["mixed_float16", "mixed_bfloat16"], every_mesh=True)
+@case("precision", each=["mixed_float16", "mixed_bfloat16"], stands_for_family=True)
 def mixed_precision(context: Context, policy: str) -> dict[str, Any]:
     """Mixed precision, loss scaling under float16, synchronized batch normalization, momentum; uneven batches."""
     keras.config.set_dtype_policy(policy)

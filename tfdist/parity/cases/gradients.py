@@ -16,7 +16,7 @@ from tfdist.parity.registry import WIDE, case
 CLIPPINGS = {"clipnorm": 0.05, "clipvalue": 0.02, "global_clipnorm": 0.05}
 
 
-@case("clipping", each=CLIPPINGS, quick=True, every_mesh=True)
+@case("clipping", each=CLIPPINGS, quick=True, stands_for_family=True)
 def clipping(context: Context, name: str) -> dict[str, Any]:
     """A clipping bound that is active at every step, uneven batches."""
     model = tiny.compiled(context, tiny.mlp, lambda: keras.optimizers.SGD(0.5, **{name: CLIPPINGS[name]}))
@@ -38,7 +38,7 @@ ACCUMULATIONS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 }
 
 
-@case("accumulation", each=ACCUMULATIONS, every_mesh=True)
+@case("accumulation", each=ACCUMULATIONS, stands_for_family=True)
 def accumulation(context: Context, name: str) -> dict[str, Any]:
     """Gradient accumulation over 9 batches, uneven batches, an update over the end of an epoch."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, ACCUMULATIONS[name]), 29, epochs=3)
@@ -55,7 +55,7 @@ def accumulation_is_one_large_step(context: Context) -> dict[str, Any]:
     return found | {"true/one large step": all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)}
 
 
-@case("loss scaling", on=WIDE, every_mesh=True)
+@case("loss scaling", on=WIDE, stands_for_family=True)
 def poisoned_row(context: Context) -> dict[str, Any]:
     """An infinite row on each replica in turn: the step is skipped everywhere and the scale halves once."""
     model = tiny.compiled(
@@ -90,7 +90,7 @@ AVERAGES: dict[str, dict[str, Any]] = {
 }
 
 
-@case("averages", each=AVERAGES, every_mesh=True)
+@case("averages", each=AVERAGES, stands_for_family=True)
 def average(context: Context, name: str) -> dict[str, Any]:
     """Moving average of the weights, uneven batches."""
     return tiny.fitted(
@@ -177,7 +177,7 @@ UPDATES: dict[str, tuple[type[keras.Sequential], Callable[[], keras.optimizers.O
 }
 
 
-@case("updates", each=UPDATES, every_mesh=True)
+@case("updates", each=UPDATES, stands_for_family=True)
 def update(context: Context, name: str) -> dict[str, Any]:
     """Gradients are summed once for each update, whoever uses them first; uneven batches."""
     model_class, optimizer = UPDATES[name]

@@ -78,7 +78,7 @@ def sparse() -> Built:
 TYPES: dict[str, Callable[[], Built]] = {"strings": strings, "ragged": ragged, "sparse": sparse}
 
 
-@case("inputs", every_mesh=True)
+@case("inputs", stands_for_family=True)
 def nested_inputs(context: Context) -> dict[str, Any]:
     """Inputs in a dict of lists and dicts, floats, Booleans and bytes; uneven batches."""
     return _trained(context, nested)

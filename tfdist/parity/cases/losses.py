@@ -71,7 +71,7 @@ def _each_reduction(
     return tiny.outcome(context, model, history)
 
 
-@case("losses", every_mesh=True)
+@case("losses", stands_for_family=True)
 def reductions(context: Context) -> dict[str, Any]:
     """Each reduction of a loss with sample weights, uneven batches."""
     return _each_reduction(

@@ -44,7 +44,7 @@ def replicas_each_epoch(context: Context) -> dict[str, Any]:
     return found | {"zero/each epoch": np.asarray(spread.spreads)}
 
 
-@case("normalization", every_mesh=True)
+@case("normalization", stands_for_family=True)
 def synchronized(context: Context) -> dict[str, Any]:
     """Synchronized batch normalization over even batches, then a tail of one row, then a tail of seven."""
     model = tiny.compiled(
@@ -201,7 +201,7 @@ class Noise(keras.layers.Layer):
         return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs)) if training else inputs
 
 
-@case("randomness", quick=True, every_mesh=True)
+@case("randomness", quick=True, stands_for_family=True)
 def unseeded_random(context: Context) -> dict[str, Any]:
     """A layer that draws from `keras.random` without a seed."""
     model = tiny.compiled(context, lambda: tiny.mlp(Noise))

@@ -94,7 +94,7 @@ def built_in_metrics(context: Context, group: str) -> dict[str, Any]:
     return found | {f"metrics/evaluate {name}": value for name, value in evaluated.items()}
 
 
-@case("metrics", quick=True, every_mesh=True)
+@case("metrics", quick=True, stands_for_family=True)
 def reported_loss(context: Context) -> dict[str, Any]:
     """Loss and accuracy of an epoch without learning are those over rows that numpy gives, uneven batches."""
     model = tiny.compiled(context, optimizer=lambda: keras.optimizers.SGD(0.0), metrics=["accuracy"])
@@ -116,7 +116,7 @@ def numpy_evaluation(model: keras.Model, features: np.ndarray, labels: np.ndarra
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
-@case("evaluation", stock_workers=True, every_mesh=True)
+@case("evaluation", stock_workers=True, stands_for_family=True)
 def evaluate(context: Context) -> dict[str, Any]:
     """Evaluation of 1, then 3, 33, 37 and 48 rows against numpy; the same on every worker."""
     model = tiny.compiled(context, metrics=["accuracy"])
@@ -165,7 +165,7 @@ COUNTS = {
 }
 
 
-@case("predictions", on=WIDE, stock_workers=True, every_mesh=True)
+@case("predictions", on=WIDE, stock_workers=True, stands_for_family=True)
 def predict(context: Context) -> dict[str, Any]:
     """Predictions of every source for an even and several uneven numbers of rows against numpy."""
     model = tiny.compiled(context)

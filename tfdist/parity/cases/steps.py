@@ -12,7 +12,7 @@ from tfdist.parity.context import Context
 from tfdist.parity.registry import NARROW, WIDE, case
 
 
-@case("steps", on=WIDE, stock_workers=True, quick=True, every_mesh=True)
+@case("steps", on=WIDE, stock_workers=True, quick=True, stands_for_family=True)
 def sequential(context: Context) -> dict[str, Any]:
     """Sequential model, SGD, even batches."""
     return tiny.fitted(context, tiny.compiled(context, metrics=["accuracy"]))
@@ -95,7 +95,7 @@ def embedding(context: Context, name: str) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-@case("optimizers", each=OPTIMIZERS, on=(*NARROW, "mirrored_4"), every_mesh=True)
+@case("optimizers", each=OPTIMIZERS, on=(*NARROW, "mirrored_4"), stands_for_family=True)
 def optimizer(context: Context, name: str) -> dict[str, Any]:
     """Optimizer over nine steps, a tail of one row in each epoch."""
     model = tiny.compiled(context, tiny.mlp, OPTIMIZERS[name])
@@ -126,7 +126,7 @@ def fewer_rows_than_replicas(context: Context) -> dict[str, Any]:
     return found
 
 
-@case("uneven", every_mesh=True)
+@case("uneven", stands_for_family=True)
 def odd_batch(context: Context) -> dict[str, Any]:
     """A global batch of 7 that no number of replicas divides."""
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp), 30, batch_size=7)

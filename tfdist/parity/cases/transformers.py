@@ -24,7 +24,7 @@ def padded_ids(count: int) -> np.ndarray:
     return ids
 
 
-@case("transformers", on=NARROW, every_mesh=True)
+@case("transformers", on=NARROW, stands_for_family=True)
 def attention(context: Context) -> dict[str, Any]:
     """Transformer block: attention with a padding mask, layer norms, AdamW; uneven batches."""
 

@@ -1,4 +1,4 @@
-"""Runs cells in parts, the cases of one module on one topology; each part has processes of its own."""
+"""Runs cells in parts, the cases of one topology or one module of them; each part has processes of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from tfdist.parity.run.slots import Slots, exclusive
 from tfdist.parity.run.suite import Cell, read_cell, run_topology
 from tfdist.parity.topologies import REFERENCE, TOPOLOGIES, Topology
 
+# These have so many tests that they are cut into parts, one for each module of cases, which run side by side.
+_CUT = (REFERENCE.name, "mirrored_2", "mesh_2x2")
+
 
 def part_of(case: Case, topology: Topology) -> str:
-    """Returns the part of a case. Several processes take long to meet, so that their topology has one part."""
-    return "all" if topology.num_processes > 1 else case.module.rsplit(".", 1)[-1]
+    """Returns the part of a case. A topology with few tests has one part, since each part starts processes."""
+    return case.module.rsplit(".", 1)[-1] if topology.name in _CUT else "all"
 
 
 class Parts:

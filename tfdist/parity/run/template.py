@@ -22,6 +22,9 @@ from typing import Any
 _PRELOADED = ("numpy", "tensorflow", "keras", "h5py", "tfdist.parity.registry")
 _MAX_MESSAGE = 1 << 20
 
+# TensorFlow's graphs make many objects and few circles. Python's own thresholds take a tenth of the time of a case.
+GARBAGE_THRESHOLDS = (50_000, 20, 20)
+
 
 def main() -> None:
     """Serves requests in the template; in each fork, runs the program that was asked for."""
@@ -32,6 +35,7 @@ def main() -> None:
     if threads != 1:
         sys.exit(f"The template has {threads} threads; a fork of it might find their locks taken.")
     gc.collect()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.freeze()  # so that a collection in a fork does not walk through TensorFlow's modules and copy their pages
     request = _serve(connection)
     if request is not None:
