@@ -16,7 +16,7 @@ OTHER = {
     "Makefile": "train, test, check, bench and what else there is to run: `make help`",
     "setup.cfg": "metadata, extras, import contracts, settings of mypy and pytest",
     "ruff.toml": "lint and format rules",
-    ".ci/run": "fresh environment, then `make test`",
+    ".ci/run": "fresh environment, then `make lint`, `make test` and `make wide`",
     "pyproject.toml": "the build system",
     "LICENSE": "Apache-2.0",
     "docs/": "one page a subject; parity.md, parallelisms/mesh_layers.md and tree.md are written by tools",

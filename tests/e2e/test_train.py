@@ -214,6 +214,7 @@ def test_a_run_that_ends_amid_an_epoch_says_so(tmp_path, texts, capsys):
     assert len(history["val_loss"]) == len(history["examples/s"]) == 2
 
 
+@pytest.mark.wide
 def test_evaluate_and_predict_on_a_mesh(text_run, tmp_path):
     (tmp_path / "lines.txt").write_text("a superb film\nthe plot was awful\nbad\n")
     chosen = ["--run", str(text_run), "--strategy", "mesh", "--mesh", "batch=2,model=1"]

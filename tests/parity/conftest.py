@@ -16,19 +16,30 @@ CellReader = Callable[[str, str], Cell]
 
 
 @pytest.fixture(scope="session")
-def measured_cell(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, slots: Slots
-) -> Iterator[CellReader]:
-    """Returns a function from (case name, topology name) to the cell; a part is run when first asked for."""
+def parity_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all cells of this session."""
     folder: Path = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # all workers need the reference, which one of them runs
+    return folder / "parity"
+
+
+@pytest.fixture(scope="session")
+def wanted_cells(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
+    """Case and topology of each cell that this session has selected."""
     parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    wanted = [
+    return [
         (one["case_name"], one["topology_name"])
         for one in parameters
         if {"case_name", "topology_name"} <= set(one)
     ]
-    parts = Parts(folder / "parity", wanted, slots)
+
+
+@pytest.fixture(scope="session")
+def measured_cell(
+    parity_folder: Path, wanted_cells: list[tuple[str, str]], slots: Slots
+) -> Iterator[CellReader]:
+    """Returns a function from (case name, topology name) to the cell; a part is run when first asked for."""
+    parts = Parts(parity_folder, wanted_cells, slots)
     yield parts.cell
     parts.close()

@@ -41,19 +41,24 @@ def test_every_family_has_cases():
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_family_is_tested_on_every_mesh(mesh):
     """But those that a mesh refuses: functions of Python see the rows, and XLA and collectives the replicas."""
-    cases = all_cases().values()
-    tested = {case.family for case in cases if mesh in case.tested and mesh not in case.wide}
+    tested = {case.family for case in all_cases().values() if mesh in case.tested}
     assert set(FAMILIES) - tested == {"rows", "compilation"}
 
 
-def test_make_test_has_every_case_in_replicas_and_every_family_on_workers():
-    """But two on workers, whose layers see the rows of one replica, as they do on one with several devices."""
-    cases = all_cases().values()
-    assert not any({"mirrored_2", "one_device"} & set(case.wide) for case in cases)
-    tested = {
-        case.family for case in cases if "workers_2x1" in case.tested and "workers_2x1" not in case.wide
-    }
-    assert set(FAMILIES) - tested == {"layers", "recurrent"}
+@pytest.mark.parametrize(
+    ("topology", "missing"),
+    [
+        ("mirrored_2", set()),
+        ("workers_2x1", {"layers", "recurrent"}),  # a replica's layers do not know in which process it is
+        ("mesh_2x2", {"rows", "compilation"}),
+        ("mesh_2x2_optimizer", {"rows", "compilation"}),
+        ("mesh_2x2_sharded", {"rows", "compilation"}),
+        ("mesh_workers_2x2", {"rows", "compilation"}),
+    ],
+)
+def test_make_test_has_every_family_on_every_kind_of_topology(topology, missing):
+    cases = [case for case in all_cases().values() if topology in case.tested and topology not in case.wide]
+    assert set(FAMILIES) - {case.family for case in cases} == missing
 
 
 @pytest.mark.parametrize(

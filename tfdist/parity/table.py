@@ -30,10 +30,10 @@ device, and under every topology below. A cell is the largest relative differenc
 loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, 0 for `one_device`; and twice
 the spacing of the numbers where products are in half precision, {BFLOAT16_TOLERANCE:.0e} for bfloat16 and
 {FLOAT16_TOLERANCE:.0e} for float16. `FAIL`: out of tolerance, or rows, counts or replicas that do not agree. `error`,
-`hang`, `crash`: the run did not end. `make test` runs again each case under some topologies and each family under all,
-and holds the cells against this page. `one_device` is held against plain Keras by the quick cases only, since under it
-TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch is smaller than the others
-wherever a title says "uneven".
+`hang`, `crash`: the run did not end. `make test` and `make wide` run again each case under some topologies and each
+family under all, and hold the cells against this page. `one_device` is held against plain Keras by the quick cases
+only, since under it TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch is smaller
+than the others wherever a title says "uneven".
 
 Topologies: `stock_*` are TensorFlow's own strategies; `mirrored_N` has N devices; `workers_PxD` has P processes
 with D devices each, on loopback. `mesh_BxM` splits batches over B devices and the model over M by

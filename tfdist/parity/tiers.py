@@ -12,8 +12,8 @@ from tfdist.parity.topologies import Topology
 # What processes read, gather, save and decide together is other code than what devices of one process do.
 _OF_PROCESSES = ("uneven", "predictions", "rows", "checkpoints", "callbacks")
 _EVERY_CASE = ("one_device", "mirrored_2")
-# More of what two replicas and two workers show.
-_MORE_OF_THE_SAME = ("mirrored_4", "workers_3x1")
+# More of what two replicas, two workers or a grid of two axes show, or one axis of the grid.
+_MORE_OF_THE_SAME = ("mirrored_4", "workers_3x1", "workers_2x2", "mesh_2x1", "mesh_1x2", "mesh_1x4")
 
 
 def is_wide(topology: Topology, family: str, stands_for_family: bool) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tfdist.parity.processes import run_python
 from tfdist.parity.registry import all_cases
 from tfdist.parity.run.parts import Parts
 from tfdist.parity.topologies import TOPOLOGIES, import_module
@@ -24,11 +23,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.busy(0), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory, slots):
+def parts(parity_folder, wanted_cells, slots):
     import_module(str(FILE))
-    found = Parts(
-        tmp_path_factory.mktemp("outside"), [(case, name) for name, case in CELLS], slots, [str(FILE)]
-    )
+    # The reference is that of the other cells, so that it is run once.
+    wanted = [*wanted_cells, *((case, name) for name, case in CELLS)]
+    found = Parts(parity_folder, wanted, slots, [str(FILE)])
     yield found
     found.close()
     for name in CASES:
@@ -43,16 +42,8 @@ def test_a_strategy_from_outside_is_one_device(parts, topology_name, case):
 
 @pytest.mark.busy(1)
 def test_the_command_imports_it(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tfdist.parity",
-        f"--import={FILE}",
-        "--list",
-        "--topologies",
-        "padding_1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert len(done.stdout.splitlines()) == len(all_cases())
-    wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, timeout=120, check=False)
+    command = ["-m", "tfdist.parity", f"--import={FILE}", "--list", "--topologies", "padding_1"]
+    done = run_python(command, tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(all_cases())
+    wrong = run_python([*command, "nothing"], tmp_path)
     assert wrong.returncode == 2 and "padding_1" in wrong.stderr
