@@ -22,8 +22,8 @@ train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUT
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
 	    --max-length 64 --global-batch-size 16 --learning-rate 3e-4 --epochs 3 --output $(OUTPUT)
 
-# One busy process more than there are cores, since processes that wait for each other leave a core idle.
-PYTEST = TEST_JOBS=$$(($(JOBS) + 1)) $(BIN)/python -m pytest -n $$(($(JOBS) + 2)) --dist loadgroup --no-loadscope-reorder
+# Two busy processes more than there are cores, since processes that wait for each other leave a core idle.
+PYTEST = TEST_JOBS=$$(($(JOBS) + 2)) $(BIN)/python -m pytest -n $$(($(JOBS) + 3)) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)  ## run the tests on JOBS=N cores
 	$(PYTEST) -m "not wide"

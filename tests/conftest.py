@@ -1,6 +1,6 @@
 """One queue for all tests: the longest work first, and no more busy processes than `TEST_JOBS`.
 
-`make test` allows one more than there are cores, since processes that wait for each other leave a core idle, and starts
+`make test` allows two more than there are cores, since processes that wait for each other leave a core idle, and starts
 one worker of pytest more than that, since some tests mostly wait. Whoever computes holds a slot: a test in its own
 process one, a test marked `busy(N)` N for the processes that it starts, and parity cases as many as their topology has
 processes.

@@ -250,11 +250,7 @@ WAYS = {
 @pytest.mark.timeout(1200)  # the mesh's unrolled GRU takes long to compile
 @pytest.mark.parametrize(
     ("model", "names"),
-    [
-        ("bigru", ["mesh"]),
-        ("bert", ["mirrored", "multi_worker_mirrored"]),
-        pytest.param("bert", ["mesh"], marks=pytest.mark.wide),
-    ],
+    [("bigru", list(WAYS)), pytest.param("bert", list(WAYS), marks=pytest.mark.wide)],
 )
 def test_every_strategy_trains_as_one_device_does(tmp_path, model, names):
     """Batches of 14 leave an uneven last one, and the second epoch ends after three of its five steps.
