@@ -51,12 +51,9 @@ def test_every_family_is_tested_on_every_mesh(mesh):
         ("mirrored_2", set()),
         ("workers_2x1", {"layers", "recurrent"}),  # a replica's layers do not know in which process it is
         ("mesh_2x2", {"rows", "compilation"}),
-        ("mesh_2x2_optimizer", {"rows", "compilation"}),
-        ("mesh_2x2_sharded", {"rows", "compilation"}),
-        ("mesh_workers_2x2", {"rows", "compilation"}),
     ],
 )
-def test_make_test_has_every_family_on_every_kind_of_topology(topology, missing):
+def test_make_test_has_every_family_in_replicas_on_workers_and_on_a_mesh(topology, missing):
     cases = [case for case in all_cases().values() if topology in case.tested and topology not in case.wide]
     assert set(FAMILIES) - {case.family for case in cases} == missing
 
