@@ -8,7 +8,6 @@ processes.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tfdist.parity.run.slots import Slots
-from tfdist.parity.run.template import GARBAGE_THRESHOLDS
+from tfdist.parity.run.template import collect_rarely
 
 DURATIONS = Path(__file__).with_name("durations.json")
 _SLOTS = "TFDIST_TEST_SLOTS"
@@ -61,16 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Checks that groups stay together; keeps Python from walking through the modules, see `GARBAGE_THRESHOLDS`."""
+    """Checks that groups stay together, and prepares for many cases in one process."""
     alone = [item.nodeid for item in session.items if not item.nodeid.endswith("@" + _group(item))]
     if alone and session.config.getoption("loadgroup", False):
         raise pytest.UsageError(
             f"pytest-xdist does not group tests: {alone[0]} has no group in its id, and each test would set up its "
             "module anew. pytest 9.2 is known for it (pytest-xdist issue 1386). Install pytest 9.1."
         )
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    collect_rarely()
 
 
 def _group(item: pytest.Item) -> str:

@@ -261,7 +261,7 @@ def test_a_full_disk(data, tmp_path):
 
 
 def test_ctrl_c_while_tensorflow_is_loaded(data, tmp_path):
-    command = [sys.executable, *COMMAND, *train(data, tmp_path / "run")]
+    command = [sys.executable, *COMMAND, *train(data, tmp_path / "run", "--epochs", "10000")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
     time.sleep(2.5)
     process.send_signal(signal.SIGINT)
@@ -276,12 +276,15 @@ def test_ctrl_c(data, tmp_path, moment):
     log = tmp_path / "log.txt"
     arguments = train(data, tmp_path / "run", "--epochs", "10000")
     process = ProcessGroup([sys.executable, *COMMAND, *arguments], [{}], [log], forked=True)
-    limit = time.monotonic() + 120
-    while moment not in log.read_text():
-        assert time.monotonic() < limit and process.poll() == [None], log.read_text()
-        time.sleep(0.02)
-    process.send_signal(0, signal.SIGINT)
-    assert process.wait(60) == [130]
+    try:
+        limit = time.monotonic() + 120
+        while moment not in log.read_text():
+            assert time.monotonic() < limit and process.poll() == [None], log.read_text()
+            time.sleep(0.02)
+        process.send_signal(0, signal.SIGINT)
+        assert process.wait(60) == [130]
+    finally:
+        process.kill()
     assert "Traceback" not in log.read_text()
     assert_nothing_is_broken(tmp_path)
 

@@ -134,11 +134,8 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     assert max(differences.values()) <= RELATIVE_TOLERANCE, differences
 
 
-# Every case, every number of replicas; and the case whose replicas run on padding alone with each number.
-@pytest.mark.parametrize(
-    ("num_replicas", "case"),
-    [(1, "weights"), (2, "weights"), (4, "weights"), (4, "batch normalization"), (4, "masks"), (2, "rows")],
-)
+@pytest.mark.parametrize("num_replicas", [1, 2, 4])
+@pytest.mark.parametrize("case", CASES)
 def test_static_batches_train_as_one_device(num_replicas: int, case: str) -> None:
     found = outcome(strategy_of(num_replicas).scope(), *CASES[case])
     assert_same(found, one_device(case))

@@ -10,6 +10,7 @@ from page import page_rows
 from tfdist.parity.registry import all_cases
 from tfdist.parity.run.parts import part_of
 from tfdist.parity.table import agrees
+from tfdist.parity.tiers import is_wide
 from tfdist.parity.topologies import REFERENCE, TOPOLOGIES
 
 # The quick cases on two mirrored devices are part of `make check`; the rest is not.
@@ -30,7 +31,7 @@ def cells() -> Iterator[object]:
             ]
             if not case.quick or topology.name != QUICK:
                 marks.append(pytest.mark.slow)
-            if topology.name in case.wide:
+            if is_wide(case, topology):
                 marks.append(pytest.mark.wide)
             if not case.installed:
                 marks.append(pytest.mark.skip(reason=f"{case.requires} is not installed"))

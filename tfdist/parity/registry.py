@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfdist.parity.tiers import is_wide
 from tfdist.parity.topologies import PLAIN, TOPOLOGIES, Topology
 
 if TYPE_CHECKING:
@@ -109,13 +108,6 @@ class Case:
             return topology.num_processes == 1 or self.stock_workers
         # On one device no patch acts, and so a few cases are enough to show that it is plain Keras.
         return self.quick if topology.bit_equal else topology.strategy not in self.refused_by
-
-    @property
-    def wide(self) -> tuple[str, ...]:
-        """Those of `tested` that `make test` leaves to `make wide`."""
-        return tuple(
-            name for name in self.tested if is_wide(TOPOLOGIES[name], self.family, self.stands_for_family)
-        )
 
     @property
     def topologies(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ train as one device does is also shown by tests of their own, in `tests/multi_de
 
 from __future__ import annotations
 
+from tfdist.parity.registry import Case
 from tfdist.parity.topologies import Topology
 
 _EVERY_CASE = ("one_device", "mirrored_2")
@@ -16,16 +17,10 @@ _EVERY_FAMILY = ("workers_2x1", "mesh_2x2")
 _OF_PROCESSES = ("uneven", "predictions", "rows", "checkpoints", "callbacks")
 
 
-def is_wide(topology: Topology, family: str, stands_for_family: bool) -> bool:
-    """Returns whether `make test` leaves a tested cell to `make wide`.
-
-    Args:
-        topology: The topology of the cell.
-        family: The family of its case.
-        stands_for_family: Whether the case is the one that is enough for its family.
-    """
+def is_wide(case: Case, topology: Topology) -> bool:
+    """Returns whether `make test` leaves the cell of a case, which the tests run on the topology, to `make wide`."""
     if topology.name in _EVERY_CASE:
         return False
     if topology.name not in _EVERY_FAMILY:
         return True
-    return not (stands_for_family or (topology.num_processes > 1 and family in _OF_PROCESSES))
+    return not (case.stands_for_family or (topology.num_processes > 1 and case.family in _OF_PROCESSES))

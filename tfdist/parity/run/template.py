@@ -22,9 +22,6 @@ from typing import Any
 _PRELOADED = ("numpy", "tensorflow", "keras", "h5py", "tfdist.parity.registry")
 _MAX_MESSAGE = 1 << 20
 
-# TensorFlow's graphs make many objects and few circles. Python's own thresholds take a tenth of the time of a case.
-GARBAGE_THRESHOLDS = (50_000, 20, 20)
-
 
 def main() -> None:
     """Serves requests in the template; in each fork, runs the program that was asked for."""
@@ -34,13 +31,22 @@ def main() -> None:
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         sys.exit(f"The template has {threads} threads; a fork of it might find their locks taken.")
-    gc.collect()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
-    gc.freeze()  # so that a collection in a fork does not walk through TensorFlow's modules and copy their pages
+    collect_rarely()
     request = _serve(connection)
     if request is not None:
         connection.close()
         _become(request)
+
+
+def collect_rarely() -> None:
+    """Keeps Python's garbage collector from walking through what is loaded, and has it run less often from now on.
+
+    Else each fork would copy the pages of TensorFlow's modules. TensorFlow's graphs make many objects and few circles:
+    Python's own thresholds take a tenth of the time of a case.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _serve(connection: socket.socket) -> dict[str, Any] | None:
