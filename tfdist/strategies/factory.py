@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ import tensorflow as tf
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.patches import apply_patches
 from tfdist.callbacks.chief_aware import chief_aware_callbacks
+from tfdist.cluster.environments import detect_cluster
 from tfdist.config.rules import load_rules
 from tfdist.config.schema import Given
 from tfdist.config.values import parse_text
-from tfdist.errors import ConfigError, did_you_mean
+from tfdist.errors import ClusterError, ConfigError, did_you_mean
+from tfdist.log import warn_once
+from tfdist.process import num_processes
 
 # Name -> module and function or class; each module is imported when its strategy is asked for.
 _STRATEGIES = {
@@ -87,7 +91,21 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
         )
     apply_patches()
     set_callback_adapter(chief_aware_callbacks)
+    _warn_if_alone(name)
     return strategy
+
+
+def _warn_if_alone(name: str) -> None:
+    try:
+        cluster = detect_cluster(os.environ)
+    except ClusterError:  # a strategy of one process need not know the cluster
+        return
+    if cluster is not None and cluster.num_processes > num_processes() == 1:
+        warn_once(
+            f"{cluster.source} describes {cluster.num_processes} processes, and the strategy {name!r} trains in this "
+            "one alone: each process trains a model of its own, on all rows. To train one model together, use "
+            "'multi_worker_mirrored', 'mesh' or 'auto'."
+        )
 
 
 def read_options(owner: str, build: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -232,3 +233,19 @@ def test_a_training_loop_of_the_users_own_works_as_in_stock(mirrored: Any) -> No
         return mirrored.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     assert [float(total(batch)) for batch in dataset] == [6.0, 22.0]
+
+
+def test_a_strategy_of_one_process_in_a_cluster_says_that_each_trains_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = {"cluster": {"worker": ["a:1", "b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    tfdist.create_strategy("one_device")
+    assert (
+        "TF_CONFIG describes 3 processes, and the strategy 'one_device' trains in this one alone"
+        in caplog.text
+    )
+    caplog.clear()
+    monkeypatch.setattr(factory, "num_processes", lambda: 3)
+    tfdist.create_strategy("one_device")
+    assert not caplog.text
