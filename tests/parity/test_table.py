@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from page import page_rows
+from page import PAGE, page_rows
 
 from tfdist.numerics import BFLOAT16_TOLERANCE, RELATIVE_TOLERANCE
+from tfdist.parity.cases.layers import LAYERS, RECURRENT
 from tfdist.parity.registry import FAMILIES, MESHES, all_cases
 from tfdist.parity.run.suite import Cell
 from tfdist.parity.table import COLUMNS, MESH_COLUMNS, REPLICA_COLUMNS, agrees, is_on_meshes
@@ -77,3 +78,9 @@ def test_make_test_has_every_family_in_replicas_on_workers_and_on_a_mesh(topolog
 )
 def test_a_fresh_cell_is_held_against_the_page(cell, text, expected):
     assert agrees(cell, text) is expected
+
+
+def test_the_page_of_meshes_has_a_row_for_each_layer():
+    page = (PAGE.parent / "parallelisms" / "mesh_layers.md").read_text()
+    branches = [name for groups in (LAYERS, RECURRENT) for group in groups.values() for name in group]
+    assert [name for name in branches if f"| `{name}`: in `" not in page] == []

@@ -49,8 +49,8 @@ _MESH_INTRODUCTION = f"""# Layers and optimizers on a mesh
 
 The rows of [parity.md](../parity.md) that are about one layer or one optimizer: the largest relative difference of any
 weight, loss or prediction from plain Keras on one device, float32, tolerance {RELATIVE_TOLERANCE:.0e}. Each layer
-stands between two dense ones, and whatever the mesh divides of their variables is split. What is not listed has not
-been tried."""
+stands between two dense ones, and whatever the mesh divides of their variables is split. Several layers are branches
+of one model; the row of such a layer is about the weights of its branch. What is not listed has not been tried."""
 
 _SUBJECTS = {
     "Layers": ("layers", "recurrent"),
@@ -106,22 +106,25 @@ def to_mesh_page(cells: Cells, cases: Mapping[str, Case]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_BRANCH = re.compile(r"weights/([A-Za-z]\w*)/\d+ ")
+
+
 def _by_branch(cells: Cells, cases: Sequence[Case]) -> tuple[Cells, list[Case]]:
-    """Splits the cells of cases whose predictions are named `predict/BRANCH/...` into one for each branch."""
+    """Splits the cells of cases whose weights are named `weights/BRANCH/NUMBER ...` into one for each branch."""
     parts: dict[tuple[str, str], Cell] = {}
     rows = []
     for case in cases:
         of_case = {
             column: cells[case.name, column] for column in MESH_COLUMNS if (case.name, column) in cells
         }
-        names = [name.split("/") for cell in of_case.values() for name in cell.differences]
-        branches = list(dict.fromkeys(name[1] for name in names if name[0] == "predict" and len(name) > 2))
+        found = [_BRANCH.match(name) for cell in of_case.values() for name in cell.differences]
+        branches = list(dict.fromkeys(match[1] for match in found if match))
         for branch in branches or [""]:
             row = replace(case, name=branch, title=f"in `{case.name}`") if branch else case
             rows.append(row)
             for column, cell in of_case.items():
-                found = {key: cell.differences[key] for key in cell.differences if f"/{branch}/" in key}
-                single = replace(cell, difference=max(found.values(), default=0.0)) if branch else cell
+                own = [value for name, value in cell.differences.items() if f"/{branch}/" in name]
+                single = replace(cell, difference=max(own, default=0.0)) if branch else cell
                 parts[row.name, column] = single
     return parts, rows
 

@@ -136,9 +136,10 @@ def recurrent(context: Context, group: str) -> dict[str, Any]:
 
 
 def _trained(context: Context, branches: Mapping[str, Branch]) -> dict[str, Any]:
-    """Trains all branches in one model that adds what they give; arrays are named by the branch.
+    """Trains all branches in one model that takes the mean of what they give; arrays are named by the branch.
 
-    One loss for all keeps the program small, of which a mesh compiles every operation.
+    One loss for all keeps the program small, of which a mesh compiles every operation. A sum would have the rounding
+    errors of all branches.
     """
 
     def branch(name: str) -> keras.Model:
@@ -150,9 +151,9 @@ def _trained(context: Context, branches: Mapping[str, Branch]) -> dict[str, Any]
     def build() -> keras.Model:
         features = keras.Input((tiny.FEATURES,))
         logits = [branch(name)(features) for name in branches]
-        return tiny.fix_weights(keras.Model(features, layers.Add()(logits) if logits[1:] else logits[0]))
+        return tiny.fix_weights(keras.Model(features, layers.Average()(logits) if logits[1:] else logits[0]))
 
-    model = tiny.compiled(context, build, lambda: keras.optimizers.SGD(0.05, momentum=0.9))
+    model = tiny.compiled(context, build, lambda: keras.optimizers.SGD(0.3, momentum=0.9))
     features, labels = tiny.rows(30)
     options: dict[str, Any] = {"batch_size": tiny.BATCH, "verbose": 0}
     history = model.fit(features, labels, epochs=2, shuffle=False, **options)
