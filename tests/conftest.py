@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # The workers of pytest-xdist inherit the folder.
     os.environ.setdefault(_SLOTS, tempfile.mkdtemp(prefix="slots-"))
+    # A shell's background job ignores Ctrl-C, and so would every process that the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SPENT] = defaultdict(float)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tfdist.cluster import keras_distribution, kubeflow, kubernetes, mpi, slurm, tf_config, torchrun
 from tfdist.cluster.spec import ClusterInfo
-from tfdist.log import LOGGER
+from tfdist.log import inform_once
 
 
 class Environment(Protocol):
@@ -57,14 +57,10 @@ def detect_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
     cluster = chosen.read_cluster(env)
     also = f" (not used: {', '.join(environment.SOURCE for environment in ignored)})" if ignored else ""
     if cluster is None:
-        LOGGER.info("cluster: a single process, says %s%s", chosen.SOURCE, also)
+        inform_once(f"cluster: a single process, says {chosen.SOURCE}{also}")
     else:
-        LOGGER.info(
-            "cluster: %s %d of %d training processes, from %s%s",
-            cluster.task_type,
-            cluster.task_index,
-            cluster.num_processes,
-            chosen.SOURCE,
-            also,
+        inform_once(
+            f"cluster: {cluster.task_type} {cluster.task_index} of {cluster.num_processes} training processes, from "
+            f"{chosen.SOURCE}{also}"
         )
     return cluster

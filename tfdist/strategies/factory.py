@@ -96,11 +96,13 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
 
 
 def _warn_if_alone(name: str) -> None:
+    if num_processes() > 1:
+        return
     try:
         cluster = detect_cluster(os.environ)
     except ClusterError:  # a strategy of one process need not know the cluster
         return
-    if cluster is not None and cluster.num_processes > num_processes() == 1:
+    if cluster is not None and cluster.num_processes > 1:
         warn_once(
             f"{cluster.source} describes {cluster.num_processes} processes, and the strategy {name!r} trains in this "
             "one alone: each process trains a model of its own, on all rows. To train one model together, use "

@@ -7,6 +7,7 @@ import pytest
 from tfdist.cluster import detect_cluster
 from tfdist.cluster.hosts import number_ports, parse_hosts
 from tfdist.errors import ClusterError
+from tfdist.log import inform_once
 
 SRUN = {
     "SLURM_JOB_ID": "4711",
@@ -231,6 +232,7 @@ def test_the_explicit_then_the_innermost_environment_wins(caplog):
     tf_config = {
         "TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
     }
+    inform_once.cache_clear()
     with caplog.at_level(logging.INFO, "tfdist"):
         assert detect_cluster({**SRUN, **TORCHRUN, **tf_config}).source == "TF_CONFIG"
     assert "from TF_CONFIG (not used: RANK/WORLD_SIZE, SLURM)" in caplog.text

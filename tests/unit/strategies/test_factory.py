@@ -17,6 +17,7 @@ import tensorflow as tf
 import tfdist
 from tfdist.config.schema import Given
 from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.log import warn_once
 from tfdist.parity.comparison import RELATIVE_TOLERANCE
 from tfdist.strategies import factory
 
@@ -240,12 +241,14 @@ def test_a_strategy_of_one_process_in_a_cluster_says_that_each_trains_alone(
 ) -> None:
     cluster = {"cluster": {"worker": ["a:1", "b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    warn_once.cache_clear()
     tfdist.create_strategy("one_device")
     assert (
         "TF_CONFIG describes 3 processes, and the strategy 'one_device' trains in this one alone"
         in caplog.text
     )
     caplog.clear()
+    warn_once.cache_clear()
     monkeypatch.setattr(factory, "num_processes", lambda: 3)
     tfdist.create_strategy("one_device")
     assert not caplog.text
