@@ -14,7 +14,7 @@ from tfdist.cluster.host_list import expand_host_list, expand_task_counts
 from tfdist.cluster.hosts import port_of_job
 from tfdist.cluster.spec import ClusterInfo, read_int
 from tfdist.errors import ClusterError
-from tfdist.log import LOGGER
+from tfdist.log import warn_once
 
 SOURCE = "SLURM"
 
@@ -37,10 +37,9 @@ def read_cluster(env: Mapping[str, str]) -> ClusterInfo | None:
     if num_processes == 1:
         return None
     if not any(name in env for name in _STEP_MARKS):
-        LOGGER.warning(
-            "SLURM: the job has %d tasks, but this process was not started by srun, so it trains alone. "
-            "Start it with `srun python ...`.",
-            num_processes,
+        warn_once(
+            f"SLURM: the job has {num_processes} tasks, but this process was not started by srun, so it trains alone. "
+            "Start it with `srun python ...`."
         )
         return None
     rank = read_int(env, "SLURM_PROCID", maximum=num_processes - 1)
