@@ -187,8 +187,8 @@ def _with_item(function: CaseFunction, item: str) -> CaseFunction:
 def all_cases() -> dict[str, Case]:
     """Returns every case by name, sorted by family and then by module, so that the order of imports does not count."""
     package = importlib.import_module("tfdist.parity.cases")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
     order = list(FAMILIES)
     return dict(sorted(_CASES.items(), key=lambda entry: (order.index(entry[1].family), entry[1].module)))
 

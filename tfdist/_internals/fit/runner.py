@@ -158,7 +158,7 @@ class StepRunner:
         for _ in range(count):
             try:
                 logs = self._next_step(iterator, wants_stop)
-            except tf.errors.OutOfRangeError:
+            except (tf.errors.OutOfRangeError, StopIteration):  # the second where nothing is compiled
                 break
         if logs is None:
             raise StopIteration

@@ -67,6 +67,16 @@ def dataset_of(adapter: Any) -> tf.data.Dataset:
     return dataset if by_index is None or training else by_index.held().dataset()
 
 
+def reads_ahead(dataset: tf.data.Dataset) -> bool:
+    """Returns whether batches may be read before they are asked for.
+
+    The workers of a `PyDataset` rest between epochs, and fail if they are asked then. Keras reads ahead by these
+    workers alone, and says so in the options of the dataset.
+    """
+    options = dataset.options()
+    return options.autotune.enabled is not False or options.threading.private_threadpool_size != 1
+
+
 def _of_arrays(adapter: ArrayDataAdapter) -> ByIndex:
     arrays = tree.lists_to_tuples(
         array_slicing.convert_to_sliceable(adapter._inputs, target_backend="tensorflow")

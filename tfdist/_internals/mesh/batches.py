@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.experimental import dtensor
 
+from tfdist._internals.fit.source import reads_ahead
 from tfdist._internals.mesh.variable import place
 from tfdist._internals.processes.coordination import agree
 from tfdist.data.sharding import auto_sharding_is_off
@@ -33,10 +34,11 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
 
     Args:
         mesh: The mesh to put it on.
-        data: Nested dense arrays or tensors with one first dimension, the rows; scalars go to all devices.
+        data: Nested arrays or tensors with one first dimension, the rows; scalars go to all devices. DTensor has
+            dense tensors only, so sparse ones are made dense.
 
     Raises:
-        UnsupportedError: Text, ragged or sparse tensors.
+        UnsupportedError: Text or ragged tensors.
         DataError: Nothing in the batch has rows.
     """
     arrays = tree.map_structure(_as_array, data, none_is_leaf=False)
@@ -61,11 +63,13 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
 
 
 def _as_array(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+    if isinstance(leaf, tf.RaggedTensor):
         raise UnsupportedError(
-            f"the mesh strategy takes dense batches, and was given a {type(leaf).__name__}. Convert it in the dataset, "
-            "for example with .to_tensor() or tf.sparse.to_dense."
+            "the mesh strategy takes rows of one length, and was given a RaggedTensor. Fill the rows up in the dataset "
+            "with .to_tensor(), and mask what was filled in; or train under 'mirrored', which takes ragged rows."
         )
+    if isinstance(leaf, tf.SparseTensor):
+        leaf = tf.sparse.to_dense(tf.sparse.reorder(leaf))
     array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
     if array.dtype == object or array.dtype.kind in "SU":
         raise UnsupportedError(
@@ -75,11 +79,15 @@ def _as_array(leaf: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
+def _dense_spec(leaf: Any) -> Any:
+    return tf.TensorSpec(leaf.shape, leaf.dtype) if isinstance(leaf, tf.SparseTensorSpec) else leaf
+
+
 class MeshBatches:
     """What Keras iterates in place of a dataset: a `MeshBatch` of DTensors for every global batch.
 
     Attributes:
-        element_spec: The dataset's.
+        element_spec: The dataset's, with dense tensors in place of sparse ones.
         num_batches: Steps of an epoch; None if unknown or without end.
     """
 
@@ -94,7 +102,7 @@ class MeshBatches:
                 )
         self._mesh = mesh
         self._dataset = dataset
-        self.element_spec = dataset.element_spec
+        self.element_spec = tree.map_structure(_dense_spec, dataset.element_spec, none_is_leaf=False)
         self.num_batches = num_batches
 
     def __iter__(self) -> MeshIterator:
@@ -106,7 +114,7 @@ class MeshIterator(Iterator[MeshBatch]):
 
     def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset) -> None:
         self._mesh = mesh
-        self._data = iter(dataset.prefetch(tf.data.AUTOTUNE))
+        self._data = iter(dataset.prefetch(tf.data.AUTOTUNE) if reads_ahead(dataset) else dataset)
         self._ahead: MeshBatch | Exception | None = None
 
     def prepare(self) -> None:

@@ -21,7 +21,7 @@ from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations import OPERATIONS
 from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
-from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, place
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, on_host, place
 from tfdist._internals.processes.deadline import step_deadline
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.sharding.placement import Placement
@@ -135,8 +135,7 @@ class MeshDistribution(Distribution):
             tf.errors.OpError: The step failed.
         """
         value, self._last_step = self._last_step, None
-        if value is not None:
-            fetch(value)
+        on_host(value)
 
     def note_step(self, value: tf.Tensor) -> None:
         """Notes a value of the step that has just been started, and waits for the step before it."""
@@ -169,6 +168,8 @@ class MeshDistribution(Distribution):
     def step_of(self, batch: Any) -> tuple[Step, Any] | None:
         if not isinstance(batch, MeshBatch):
             return None
+        if tf.executing_eagerly():  # on the host, which has the whole batch
+            return Step(batch.num_rows, batch.num_rows), batch.data
         return MeshStep(batch.num_rows, self.mesh, OPERATIONS, self.random_by_row), batch.data
 
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -181,22 +182,21 @@ class MeshDistribution(Distribution):
 
         def predict(batch: Any) -> Any:
             with self.watched_step():
-                return tree.map_structure(lambda output: tf.constant(fetch(output)), step(batch))
+                return tree.map_structure(on_host, step(batch))
 
         return predict
 
     def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
         """Runs `fn` once, on the whole batch, over all devices; as `tf.distribute.Strategy.run`.
 
-        Raises:
-            UnsupportedError: Outside of a compiled function.
+        Outside of a compiled function, as with `run_eagerly=True`, `fn` computes on the host: it reads whole variables,
+        and each device keeps its piece of what `fn` assigns.
         """
-        if tf.executing_eagerly():
-            raise UnsupportedError(
-                "the mesh strategy runs compiled functions only: run_eagerly=True, or strategy.run outside of a "
-                "tf.function, is not possible on it. Leave run_eagerly out, or debug under one_device."
-            )
-        return super().run(fn, args, kwargs, options)
+        if not tf.executing_eagerly():
+            return super().run(fn, args, kwargs, options)
+        with tf.device("CPU:0"):
+            args, kwargs = tree.map_structure(on_host, (args, kwargs), none_is_leaf=False)
+            return super().run(fn, args, kwargs, options)
 
     def reduce(self, reduce_op: Any, value: Any, axis: Any = None) -> Any:
         """Returns `value` as it is, since it is that of the whole batch already."""
@@ -204,7 +204,7 @@ class MeshDistribution(Distribution):
 
     def gather(self, value: Any, axis: int) -> Any:
         """Returns `value` on the host."""
-        return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
+        return on_host(value)
 
 
 class MeshRunner(StepRunner):

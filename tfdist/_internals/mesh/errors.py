@@ -15,6 +15,16 @@ from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, place
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes
 
+# Operations that run Python or write text -> what a user calls to get them.
+_OF_PYTHON = {
+    "PrintV2": "tf.print",
+    "StringFormat": "tf.strings.format (or tf.print)",
+    "PyFunc": "tf.numpy_function (or tf.py_function)",
+    "EagerPyFunc": "tf.py_function",
+    "PyFuncStateless": "tf.numpy_function",
+}
+_DEBUG = "To look at one step's values, compile with run_eagerly=True: the step then runs on the host, where all works."
+
 # The errors of devices, of all meshes of this process: the meshes share TensorFlow's collectives.
 _failures: list[str] = []
 
@@ -106,9 +116,21 @@ class MeshSteps:
 
 def _not_split(error: tf.errors.OpError) -> UnsupportedError:
     # The last operation that the message quotes is the one at which DTensor stopped.
-    operations = re.findall(r"['\"](tf\.\w+)['\"]", error.message)
-    where = f" at the operation {operations[-1]}" if operations else ""
+    operations = re.findall(r"['\"]tf\.(\w+)['\"]", error.message)
+    stopped_at = operations[-1] if operations else ""
+    if stopped_at in _OF_PYTHON:
+        return UnsupportedError(
+            f"the step on a mesh is compiled for its devices, and {_OF_PYTHON[stopped_at]} needs the host. {_DEBUG} Or "
+            "write what is to be seen in a callback, and what is to be computed on rows in the dataset."
+        )
     said = re.sub(r"^.*?error: ", "", error.message.strip().splitlines()[0])
+    if "does not implement layout propagation" in said:
+        return UnsupportedError(
+            f"DTensor has no rule for the operation tf.{stopped_at}, in whatever layout its inputs are. If a metric "
+            "has it, let the metric keep sums alone, and compute the rest from its result in a callback. If a layer "
+            f"or loss has it, write it with other operations, or train under 'mirrored'. {_DEBUG}"
+        )
+    where = f" at the operation tf.{stopped_at}" if stopped_at else ""
     return UnsupportedError(
         f"DTensor has no way to split this model's program over the mesh, and stopped{where}: {said} Leave the "
         "variables of the layer that has this operation, and of the one before it, whole (layout_map), or train "

@@ -6,6 +6,7 @@ from its replica context. The methods here are the private protocol of `Strategy
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +60,8 @@ class MeshExtended(tf.distribute.StrategyExtended):
             self._reference = before
 
     def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
-        with dtensor.default_mesh(self._mesh), _WholeBatch(self._container_strategy(), 0):
+        devices = contextlib.nullcontext() if tf.executing_eagerly() else dtensor.default_mesh(self._mesh)
+        with devices, _WholeBatch(self._container_strategy(), 0):
             return fn(*args, **(kwargs or {}))
 
     def call_for_each_replica(self, fn: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +37,11 @@ def fetch(value: tf.Tensor) -> np.ndarray:
     for piece, location in zip(dtensor.unpack(value), _locations(layout), strict=True):
         whole[_piece(layout, location, whole.shape)] = piece.numpy()
     return whole
+
+
+def on_host(value: Any) -> Any:
+    """Returns a DTensor as a tensor of the host, and anything else as it is."""
+    return tf.constant(fetch(value)) if dtensor.is_dtensor(value) else value
 
 
 def _is_whole_here(layout: dtensor.Layout) -> bool:
@@ -90,6 +94,12 @@ def _gathered(value: tf.Tensor, layouts: VariableLayouts) -> tf.Tensor:
     return gather(value)
 
 
+@tf.custom_gradient
+def _read_on_host(value: tf.Tensor) -> Any:
+    # A tape follows a value through the host too.
+    return on_host(value), lambda upstream: upstream
+
+
 class MeshVariable(d_variable.DVariable):
     """A DTensor variable that takes and gives host values, as Keras reads, saves and sets them.
 
@@ -113,10 +123,25 @@ class MeshVariable(d_variable.DVariable):
         # since DTensor refuses to mix both. In a step, the gradient is scattered back to the pieces.
         value = super()._read_variable_op(*args, **kwargs)
         if tf.executing_eagerly():
-            return tf.constant(fetch(value))
+            return _read_on_host(value)
         if self.layouts.stored == self.layouts.computed == self.layouts.gradient:
             return value
         return _gathered(value, self.layouts)
+
+    @property
+    def handle(self) -> tf.Tensor:
+        """The resource that holds the pieces."""
+        return self._resource
+
+    @property
+    def _handle(self) -> tf.Tensor | None:
+        # If an operation is given a variable as it is, TensorFlow's C++ reads it by this name and not by
+        # `_read_variable_op`. Outside of a step it would get pieces. Where there is no handle it converts the variable.
+        return None if tf.executing_eagerly() else self._resource
+
+    @_handle.setter
+    def _handle(self, resource: tf.Tensor) -> None:
+        self._resource = resource
 
     def _pieces(self) -> tf.Tensor:
         return super()._read_variable_op()
@@ -171,17 +196,3 @@ class MeshVariable(d_variable.DVariable):
     def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
         """Subtracts slices; slices with the same index are summed."""
         return self.assign_sub(tf.convert_to_tensor(sparse_delta))
-
-
-def _of_values(name: str) -> Callable[[MeshVariable, Any], Any]:
-    """Returns an operator that reads the other operand too; TensorFlow's takes its pieces outside of a step."""
-    stock = getattr(tf.Variable, name)
-
-    def operator(self: MeshVariable, other: Any) -> Any:
-        return stock(self, tf.convert_to_tensor(other) if isinstance(other, MeshVariable) else other)
-
-    return operator
-
-
-for _name in ("__add__", "__sub__", "__mul__", "__truediv__"):
-    setattr(MeshVariable, _name, _of_values(_name))

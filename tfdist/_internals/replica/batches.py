@@ -10,6 +10,7 @@ from keras import tree
 from tensorflow.python.data.experimental.ops.distribute import compute_batch_size
 
 from tfdist._internals.fit.runner import in_graph
+from tfdist._internals.fit.source import reads_ahead
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, cut_batch
 from tfdist._internals.replica.device_input import untuned_devices
@@ -64,8 +65,12 @@ class ReplicaBatches:
             self._missing_batches = max(0, (self.num_batches or 0) - (num_batches or 0))
         # Batches need not be copied ahead to devices that are the host's own. All local pieces are then one element,
         # and an epoch begins without the functions that TensorFlow would trace for each device.
-        make = self._fed_to_devices if strategy.feeds_devices else self._on_host
-        self._iterable = make(dataset)
+        if not reads_ahead(dataset):
+            self._iterable = self._on_host(dataset)
+        elif strategy.feeds_devices:
+            self._iterable = self._fed_to_devices(dataset)
+        else:
+            self._iterable = self._on_host(dataset).prefetch(2)
 
     def __iter__(self) -> Iterator[Any]:
         with untuned_devices():
@@ -83,7 +88,7 @@ class ReplicaBatches:
         if self._missing_batches:
             nothing = stream.take(1).map(_without_rows)
             stream = stream.concatenate(nothing.cache().repeat(self._missing_batches))
-        return stream.prefetch(2)
+        return stream
 
     def _fed_to_devices(self, dataset: tf.data.Dataset) -> Any:
         source, whole, is_tuple = self._indices_of(dataset)

@@ -7,13 +7,13 @@ from typing import Any
 
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.tensorflow.trainer import concat
 from tensorflow.python.distribute.distribute_utils import regroup
 
 from tfdist._internals.contract import Batches, Distribution, Step, current_step
 from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
+from tfdist._internals.replica.gather import gather_rows_of
 from tfdist._internals.replica.step import ReplicaStep, RowPosition
 from tfdist._internals.rows import count_rows
 from tfdist.errors import UnsupportedError
@@ -121,26 +121,12 @@ class ReplicaDistribution(Distribution):
             return outputs if step is None else tree.map_structure(step.counted, outputs)
 
         def predict(batch: Any) -> Any:
-            return tree.map_structure(self._gathered, self.run(on_replica, args=(batch,)))
+            outputs = self.run(on_replica, args=(batch,))
+            return tree.map_structure(
+                lambda output: gather_rows_of(self, output, self.num_processes), outputs
+            )
 
         return compiled(predict)
-
-    def _gathered(self, output: Any) -> Any:
-        """Returns the replicas' rows of one output, one after the other."""
-        strategy: Any = self
-        local = strategy.experimental_local_results(output)
-        if self.num_processes == 1:
-            return concat(local)
-        if not isinstance(local[0], tf.Tensor) or local[0].dtype == tf.string or local[0].shape.rank == 0:
-            raise UnsupportedError(
-                f"predict over several workers gathers dense numbers with one row an example; the model gives "
-                f"{local[0]}. Convert it in the model, for example with .to_tensor(), or predict in one process."
-            )
-        through = {tf.bool: tf.int32, tf.bfloat16: tf.float32}.get(local[0].dtype)
-        if through is not None:  # collectives take neither
-            cast = self.run(lambda value: tf.cast(value, through), args=(output,))
-            return tf.cast(strategy.gather(cast, axis=0), local[0].dtype)
-        return strategy.gather(output, axis=0)
 
 
 def _is_placed(data: Any) -> bool:

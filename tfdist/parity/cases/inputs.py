@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import NARROW, NO_MESH, case
+from tfdist.parity.registry import MESH, NARROW, NO_MESH, case
 
 # Two full batches and one of five.
 COUNT = 29
@@ -75,7 +75,7 @@ def sparse() -> Built:
     return _classify(inputs, inputs), _dataset(tf.sparse.from_dense(np.where(features > 0, features, 0)))
 
 
-TYPES: dict[str, Callable[[], Built]] = {"strings": strings, "ragged": ragged, "sparse": sparse}
+TYPES: dict[str, Callable[[], Built]] = {"strings": strings, "ragged": ragged}
 
 
 @case("inputs", stands_for_family=True)
@@ -88,6 +88,12 @@ def nested_inputs(context: Context) -> dict[str, Any]:
 def inputs(context: Context, kind: str) -> dict[str, Any]:
     """Inputs of other types, uneven batches."""
     return _trained(context, TYPES[kind])
+
+
+@case("inputs", on=(*NARROW, MESH))
+def sparse_inputs(context: Context) -> dict[str, Any]:
+    """Sparse inputs, which a mesh makes dense batch by batch; uneven batches."""
+    return _trained(context, sparse)
 
 
 def _trained(context: Context, build: Callable[[], Built]) -> dict[str, Any]:

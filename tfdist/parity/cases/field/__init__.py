@@ -1,0 +1,1 @@
+"""What people who train this way have met, and reported in public."""
