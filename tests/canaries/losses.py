@@ -99,3 +99,37 @@ def one_collective_a_layer() -> None:
     layer = keras.layers.BatchNormalization(synchronized=True)
     number = collectives(build=lambda: dense(layer))
     assert number == 2, f"{number:g} collectives"  # moments, and gradients
+
+
+@canary({"loss.Loss.__call__": r"weight 0 differs by"})
+def loss_of_the_whole_batch() -> None:
+    features, labels = rows()
+    codes = np.eye(3, dtype="float32")[labels]
+    assert_one_device(lambda: compiled(loss=keras.losses.Dice()), (features, codes))
+
+
+@canary({"MeanMetricWrapper.update_state": r"dice differs by"})
+def metric_of_the_whole_batch() -> None:
+    features, labels = rows()
+    codes = np.eye(3, dtype="float32")[labels]
+
+    def build() -> keras.Model:
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")])
+
+    assert_one_device(lambda: compiled(build, loss="mse", metrics=[keras.losses.dice]), (features, codes))
+
+
+class Total(keras.layers.Layer):
+    """Adds up its inputs over all batches."""
+
+    def build(self, shape: Any) -> None:
+        self.total = self.add_weight(shape=(), initializer="ones", trainable=False, aggregation="sum")
+
+    def call(self, inputs: Any) -> Any:
+        self.total.assign(self.total + tf.reduce_sum(inputs))
+        return inputs
+
+
+@canary({"Variable._map_aggregation": r"weight 0 differs by"})
+def changes_that_add_up() -> None:
+    assert_one_device(lambda: compiled(lambda: dense(Total())))

@@ -13,6 +13,7 @@ from tfdist._internals.patch import Patch
 # Each defines PATCHES.
 _MODULES = (
     "step.losses",
+    "step.whole_batch",
     "step.metrics",
     "step.variables",
     "step.optimizers",

@@ -13,6 +13,7 @@ from tfdist import create_strategy
 from tfdist._internals.contract import step_scope
 from tfdist._internals.fit.global_step import synchronized
 from tfdist._internals.patches import apply_patches
+from tfdist._internals.replica.rows import RowPosition
 from tfdist._internals.replica.step import ReplicaStep
 from tfdist.errors import ClusterError, ConfigError
 from tfdist.models.bert import bert_classifier, build_bert
@@ -87,7 +88,9 @@ def test_the_training_step_is_one_xla_program_of_static_shapes(name: str) -> Non
     @tf.function(jit_compile=True, autograph=False)
     def step(num_valid: tf.Tensor, labels: tf.Tensor, *leaves: tf.Tensor) -> Any:
         batch = (tf.nest.pack_sequence_as(inputs, leaves), labels)
-        with step_scope(ReplicaStep(num_valid, tf.constant(4, tf.int64), padded=True)):
+        four = tf.constant(4, tf.int64)
+        rows = RowPosition(tf.zeros([], tf.int64), four)
+        with step_scope(ReplicaStep(num_valid, four, rows, padded=True)):
             return on_replica(batch, tf.constant(0.0))
 
     specs = (tf.TensorSpec((), tf.int64), labels, *tf.nest.flatten(inputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,17 +31,21 @@ class Step:
         weight: Scalar float32, the share of the global batch's rows that is here.
         padded: Whether rows of padding may be part of any batch.
         by_row: Whether random numbers are those that the rows get on one device.
+        is_whole: Whether this part is the whole batch, so that there are no others.
         written: Keras variables assigned in this step, in order.
+        before: The values, when the step began, of Keras variables to which the parts' changes are added, by `id`.
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
     """
 
     padded = False
     by_row = False
+    is_whole = True
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor) -> None:
         self.num_valid = num_valid
         self.num_global = num_global
         self.written: list[Any] = []
+        self.before: dict[int, tf.Tensor] = {}
         self.wants_stop: tf.Tensor | None = None
         self.gradients_summed = False
         self.gradients_shared = False
@@ -73,6 +77,24 @@ class Step:
     def counted(self, output: Any) -> Any:
         """Returns the rows of a prediction that count."""
         return output
+
+    # Rows of all parts.
+
+    def gather_rows(self, values: Sequence[Any]) -> list[Any]:
+        """Returns tensors of shape `(rows, …)` with the rows of all parts, in global order and without padding."""
+        return list(values)
+
+    def own_rows(self, value: Any) -> Any:
+        """Returns, of a tensor with the rows of all parts, those of this one, and zeros for its padding."""
+        return value
+
+    def over_rows(self, values: Any, *, mean: bool) -> Any:
+        """Returns the sum or the mean over the rows of all parts, of shape `values.shape[1:]`, in every part."""
+        return tf.reduce_mean(values, 0) if mean else tf.reduce_sum(values, 0)
+
+    def whole_batch(self) -> Step:
+        """Returns the step of a program that has gathered the rows of all parts."""
+        return self
 
     # Means and sums.
 
@@ -131,6 +153,17 @@ class Step:
     def stored(self, variable: Any, value: Any) -> Any:
         """Returns the value that an assignment keeps, and notes that the Keras variable was written."""
         self.written.append(variable)
+        return value
+
+    def trust(self, variables: Iterable[Any]) -> None:
+        """Notes that these Keras variables have the same value in all parts when the step begins."""
+
+    def differs(self, variable: Any) -> bool:
+        """Returns whether the parts may have written different values to a variable in this step."""
+        return False
+
+    def of_first(self, value: Any) -> Any:
+        """Returns the value in the first part and zeros in the others, so that the sum is the value of the first."""
         return value
 
     def seed(self, seed: Any) -> Any:

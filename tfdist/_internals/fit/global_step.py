@@ -16,42 +16,17 @@ from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from tfdist._internals.contract import Step, current_step, step_scope
+from tfdist._internals.fit.shared_state import SharedState, begin
 
 STOP_KEY = "_tfdist_stop"
 
 
-class _SharedState:
-    """What the parts share at the end of a step, as a flat list of float32 tensors."""
-
-    def __init__(self, model: Any, step: Step) -> None:
-        self.num_written = len(step.written)
-        self.metrics = [variable for metric in model.metrics for variable in metric.variables]
-        written = {id(variable) for variable in step.written}
-        self.statistics = [
-            variable
-            for variable in model.non_trainable_variables
-            if id(variable) in written and tf.as_dtype(variable.dtype).is_floating
-        ]
-        counts = [tf.cast(tf.convert_to_tensor(variable.value), tf.float32) for variable in self.metrics]
-        means = [step.share(tf.cast(variable.value, tf.float32)) for variable in self.statistics]
-        self.tensors = [*counts, *means]
-
-    def store(self, summed: list[tf.Tensor]) -> list[tuple[Any, tf.Tensor]]:
-        """Writes the mean statistics; returns each metric variable with its global value."""
-        for variable, value in zip(self.statistics, summed[len(self.metrics) :], strict=False):
-            variable.value.assign(tf.cast(value, variable.value.dtype))
-        return [
-            (variable, tf.cast(value, variable.dtype))
-            for variable, value in zip(self.metrics, summed, strict=False)
-        ]
-
-
 # What travels with the gradients of a step.
-_on_their_way: weakref.WeakKeyDictionary[Step, _SharedState] = weakref.WeakKeyDictionary()
+_on_their_way: weakref.WeakKeyDictionary[Step, SharedState] = weakref.WeakKeyDictionary()
 
 
 def _share_now(model: Any, step: Step, extra: list[tf.Tensor]) -> tuple[list[Any], list[tf.Tensor]]:
-    state = _SharedState(model, step)
+    state = SharedState(model, step)
     summed = step.sum([*state.tensors, *extra])
     values = state.store(summed[: len(state.tensors)])
     return values, summed[len(state.tensors) :]
@@ -86,6 +61,7 @@ def _with_global_logs(
     # On a mesh there is one flag for each device. Elsewhere this makes a copy: if all replicas gave one and the same
     # eager tensor, TensorFlow would take it for a value that is reduced already.
     step.wants_stop = tf.identity(tf.reduce_sum(wants_stop))
+    begin(model, step)
     return _global_logs(model, step, step_function(data))
 
 
@@ -104,11 +80,10 @@ def _global_logs(model: Any, step: Step, logs: Any) -> dict[str, Any]:
     shared = _on_their_way.get(step)
     if shared is not None and not extra:
         summed = step.take_passengers()
-        values = shared.store(summed[:-1])
-        if _metrics_written_after(model, step, shared):
+        if shared.is_outdated:
             values, (stop,) = _share_now(model, step, [step.wants_stop])
         else:
-            stop = summed[-1]
+            values, stop = shared.store(summed[:-1]), summed[-1]
     else:
         values, (stop, *extra_shares) = _share_now(model, step, [step.wants_stop, *extra_shares])
     results = _metrics_result(model, values)
@@ -126,13 +101,8 @@ def _result_names(metric: Any) -> list[str]:
     return list(result) if isinstance(result, dict) else [metric.name]
 
 
-def _metrics_written_after(model: Any, step: Step, shared: _SharedState) -> bool:
-    late = {id(variable) for variable in step.written[shared.num_written :]}
-    return any(id(variable) in late for variable in (*shared.metrics, *shared.statistics))
-
-
 def _share_with_gradients(model: Any, step: Step) -> None:
-    shared = _on_their_way[step] = _SharedState(model, step)
+    shared = _on_their_way[step] = SharedState(model, step)
     step.add_passengers([*shared.tensors, step.wants_stop])
 
 
@@ -153,7 +123,8 @@ def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
             scaled = step.share(loss) if loss.shape.rank == 0 else loss
             if model.optimizer is not None:
                 scaled = model.optimizer.scale_loss(scaled)
-        return y_pred, tape.gradient(scaled, model.trainable_weights)
+        with step.shared_gradients():
+            return y_pred, tape.gradient(scaled, model.trainable_weights)
 
     if model.jit_compile and not model.run_eagerly:
         # XLA cannot compile a whole step, which has collectives and the variables of all replicas. It can compile

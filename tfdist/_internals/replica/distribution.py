@@ -14,7 +14,8 @@ from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
 from tfdist._internals.replica.gather import gather_rows_of
-from tfdist._internals.replica.step import ReplicaStep, RowPosition
+from tfdist._internals.replica.rows import RowPosition
+from tfdist._internals.replica.step import ReplicaStep
 from tfdist._internals.rows import count_rows
 from tfdist.errors import UnsupportedError
 
@@ -57,12 +58,13 @@ class ReplicaDistribution(Distribution):
 
     def step_of(self, batch: Any) -> tuple[Step, Any] | None:
         if isinstance(batch, ReplicaBatch):
-            rows = None
-            if self.random_by_row:
-                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                first = first_row(replica, batch.num_global, self.num_replicas_in_sync)
-                rows = RowPosition(first, count_rows(batch.data))
-            return self.step_class(batch.num_valid, batch.num_global, self.pads_batches, rows), batch.data
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            first = first_row(replica, batch.num_global, self.num_replicas_in_sync)
+            rows = RowPosition(first, count_rows(batch.data))
+            step = self.step_class(
+                batch.num_valid, batch.num_global, rows, self.pads_batches, self.random_by_row
+            )
+            return step, batch.data
         if not isinstance(batch, OwnShare):
             return None
         if self.random_by_row:
@@ -70,7 +72,8 @@ class ReplicaDistribution(Distribution):
                 "random_by_row needs to know where each row stands in the global batch, and with auto-sharding "
                 "off the workers' batches have no order. Leave auto-sharding on, or random_by_row off."
             )
-        return self.step_class.of_counted_rows(batch.num_valid, self.pads_batches), batch.data
+        size = count_rows(batch.data)
+        return self.step_class.of_counted_rows(batch.num_valid, size, self.pads_batches), batch.data
 
     def counted_step(self, data: Any) -> tuple[Step, Any]:
         rows = count_rows(data)
@@ -84,7 +87,7 @@ class ReplicaDistribution(Distribution):
             return tf.ensure_shape(tf.pad(value, padding), value.shape)
 
         data = tree.map_structure(padded, data, none_is_leaf=False)
-        return self.step_class.of_counted_rows(rows), data
+        return self.step_class.of_counted_rows(rows, count_rows(data)), data
 
     def run(self, fn: Any, args: tuple[Any, ...] = (), kwargs: Any = None, options: Any = None) -> Any:
         if args and isinstance(args[0], LocalPieces):

@@ -29,9 +29,11 @@ class ReplicaLocalUpdates:
         return tf.executing_eagerly()
 
     def _create_variable(self, next_creator: Any, **kwargs: Any) -> Any:
-        # The aggregation "only the first replica" is a broadcast through merge_call. Keras uses it for counters and
-        # learning rates. Every replica computes these alike, so that each can write its own copy at no cost.
-        if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA:
+        # The aggregation "only the first replica" is a broadcast through merge_call, unless it is about reading. Keras
+        # uses it for counters and learning rates. Every replica computes these alike, so that each can write its own
+        # copy at no cost.
+        on_read = kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ
+        if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA and not on_read:
             kwargs["aggregation"] = tf.VariableAggregation.NONE
         # Between two updates each replica keeps the gradients of its own rows. Their sum is what is read and saved.
         if str(kwargs.get("name")).endswith("gradient_accumulator"):

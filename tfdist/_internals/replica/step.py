@@ -2,61 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from tfdist._internals.contract import Step
+from tfdist._internals.replica import rows as replica_rows
 from tfdist._internals.replica.exchange import GradientExchange, all_reduce
+from tfdist._internals.replica.rows import RowPosition, StepOfRows
+from tfdist._internals.replica.sameness import Sameness
 from tfdist.errors import UnsupportedError
 
 
-class RowPosition(NamedTuple):
-    """Where a replica's rows stand in the global batch: scalar int64 tensors.
-
-    `size` counts the rows that the replica computes on, padding included.
-    """
-
-    first: Any
-    size: Any
-
-
-class ReplicaStep(Step):
+class ReplicaStep(StepOfRows):
     """The step of a replica; it must be open in the replica's context.
 
     Args:
         num_valid: Scalar int64, the rows of this replica that count; the others are padding.
         num_global: Scalar int64, the rows of the global batch.
+        rows: Where this replica's rows stand in the global batch.
         padded: Whether batches are padded to one static shape, so that any batch may have padding. If not, the only
             padding is the one row of a replica that would have none.
-        rows: Where this replica's rows stand in the global batch, if each row is to get the random numbers that it
-            gets on one device; otherwise None.
+        by_row: Whether each row is to get the random numbers that it gets on one device.
     """
+
+    is_whole = False
 
     def __init__(
         self,
         num_valid: tf.Tensor,
         num_global: tf.Tensor,
+        rows: RowPosition,
         padded: bool = False,
-        rows: RowPosition | None = None,
+        by_row: bool = False,
     ) -> None:
         super().__init__(num_valid, num_global)
         self.padded = padded
-        self.by_row = rows is not None
-        self._rows = rows
+        self.by_row = by_row
+        self.rows = rows
         self._has_rows = num_valid > 0
         self._weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
         self._exchange = GradientExchange(self.sum)
+        self._sameness = Sameness()
+        self._differing: dict[
+            int, Any
+        ] = {}  # Keras variables that were written otherwise on other replicas, perhaps
         self.draws_for_all = False
 
     @classmethod
-    def of_counted_rows(cls, num_valid: tf.Tensor, padded: bool = False) -> ReplicaStep:
-        """Returns the step of a replica that asks the others how many rows they have, by one small collective."""
-        rows = tf.cast(num_valid, tf.float32)
-        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        return cls(num_valid, tf.cast(total, tf.int64), padded)
+    def of_counted_rows(cls, num_valid: tf.Tensor, size: tf.Tensor, padded: bool = False) -> ReplicaStep:
+        """Returns the step of a replica that asks the others how many rows they have, by one small collective.
+
+        Args:
+            num_valid: Scalar int64, the rows of this replica that count.
+            size: Scalar int64, the rows that it computes on, padding included.
+            padded: Whether any batch may have padding.
+        """
+        context = tf.distribute.get_replica_context()
+        replica, num_replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        own = tf.one_hot(replica, num_replicas) * tf.cast(num_valid, tf.float32)
+        counts = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, own), tf.int64)
+        first = tf.cumsum(counts, exclusive=True)[replica]
+        return cls(num_valid, tf.reduce_sum(counts), RowPosition(first, size), padded)
 
     @property
     def has_rows(self) -> tf.Tensor:
@@ -70,6 +79,18 @@ class ReplicaStep(Step):
     def replica_id(self) -> Any:
         """This replica's number among all, an int or a scalar int32 tensor."""
         return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+    def gather_rows(self, values: Sequence[Any]) -> list[Any]:
+        return replica_rows.gather_rows(self, values)
+
+    def own_rows(self, value: Any) -> Any:
+        return replica_rows.own_rows(self, value)
+
+    def over_rows(self, values: Any, *, mean: bool) -> Any:
+        return replica_rows.over_rows(self, values, mean=mean)
+
+    def whole_batch(self) -> Step:
+        return Step(self.num_global, self.num_global)
 
     def counted(self, output: Any) -> Any:
         if isinstance(output, tf.SparseTensor):
@@ -97,10 +118,36 @@ class ReplicaStep(Step):
         if self.in_compiled and values:
             raise UnsupportedError(
                 "jit_compile=True under several replicas compiles the forward and backward pass of each, and this "
-                "model talks to the other replicas within it (a masked or weighted-mean loss, or synchronized batch "
-                "normalization), which XLA cannot. Compile the model with jit_compile=False."
+                "model talks to the other replicas within it (a masked or weighted-mean loss, a loss on the whole "
+                "batch, or synchronized batch normalization), which XLA cannot. Compile the model with "
+                "jit_compile=False."
             )
-        return all_reduce(values)
+        totals = all_reduce(values)
+        self.mark_same(totals)
+        return totals
+
+    def mark_same(self, values: Sequence[Any]) -> None:
+        self._sameness.mark(values)
+
+    def trust(self, variables: Iterable[Any]) -> None:
+        self._sameness.trust(variables)
+
+    def differs(self, variable: Any) -> bool:
+        return id(variable) in self._differing
+
+    def of_first(self, value: Any) -> Any:
+        return value * tf.cast(tf.equal(self.replica_id, 0), value.dtype)
+
+    def sum_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        # Gradients that are the same on all replicas were summed, and perhaps clipped, by the user.
+        given = list(gradients)
+        summed = {
+            index
+            for index, gradient in enumerate(given)
+            if gradient is not None and not self.gradients_shared and self._sameness.holds(gradient)
+        }
+        found = super().sum_gradients([None if index in summed else one for index, one in enumerate(given)])
+        return [given[index] if index in summed else one for index, one in enumerate(found)]
 
     def _sum_shares(self, shares: list[Any]) -> list[Any]:
         return self._exchange.sum_gradients(shares)
@@ -113,6 +160,9 @@ class ReplicaStep(Step):
 
     def stored(self, variable: Any, value: Any) -> Any:
         value = super().stored(variable, value)
+        if not self._sameness.holds(value):
+            self._differing[id(variable)] = variable
+            self._sameness.doubt(variable)
         if variable.synchronization != "on_read":
             return value
         stored = variable._value
@@ -129,7 +179,6 @@ class ReplicaStep(Step):
 
         So every replica draws as much as one device would.
         """
-        assert self._rows is not None  # by_row was asked before
         if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
             with self._drawing_for_all():
                 return draw(shape)
@@ -141,8 +190,8 @@ class ReplicaStep(Step):
                 "random_by_row draws for as many rows as the global batch happens to have, and jit_compile=True cannot "
                 "compile that. Compile the model with jit_compile=False, or leave random_by_row off."
             )
-        by_row = tf.equal(shape[0], self._rows.size)
-        start = tf.where(by_row, self._rows.first, tf.zeros_like(self._rows.first))
+        by_row = tf.equal(shape[0], self.rows.size)
+        start = tf.where(by_row, self.rows.first, tf.zeros_like(self.rows.first))
         with self._drawing_for_all():
             whole = draw(tf.concat([[tf.where(by_row, self.num_global, shape[0])], shape[1:]], 0))
         # If this replica has no rows of its own, or has padding, it asks for more rows than the global batch has.

@@ -7,19 +7,30 @@ rows, of valid (unmasked) elements, or different sums of sample weights. Stock d
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 from keras import ops
 from keras.src.losses import loss as loss_module
 
-from tfdist._internals.contract import Step
+from tfdist._internals.contract import Step, current_step, distribution_of
 from tfdist._internals.patch import Patch, in_step
 from tfdist.log import warn_once
 
 
-def _unscaled(step: Step, stock: Any, value: Any) -> Any:
-    return value
+def _unscaled(stock: Any) -> Any:
+    """Returns a loss as it is in a step, and where it is called by hand and no replica is running."""
+
+    @functools.wraps(stock)
+    def unscaled(value: Any) -> Any:
+        by_hand = (
+            distribution_of(tf.distribute.get_strategy()) is not None
+            and tf.distribute.in_cross_replica_context()
+        )
+        return value if by_hand or current_step() is not None else stock(value)
+
+    return unscaled
 
 
 def _denominator(reduction: str, values: Any, sample_weight: Any, mask: Any) -> Any | None:
@@ -86,15 +97,16 @@ PATCHES = (
         name="step.losses",
         owner=loss_module,
         attribute="scale_loss_for_distribution",
-        make=in_step(_unscaled),
-        reason="a replica's mean is divided by the number of replicas, whatever its share of the rows",
+        make=_unscaled,
+        reason="a replica's mean is divided by the number of replicas, whatever its share of the rows; a loss called "
+        "by hand in the scope is divided too",
         upstream="https://github.com/keras-team/keras/issues/19891 (mended for even batches only)",
     ),
     Patch(
         name="step.losses",
         owner=loss_module,
         attribute="unscale_loss_for_distribution",
-        make=in_step(_unscaled),
+        make=_unscaled,
         reason="the counterpart of scale_loss_for_distribution, for the reported loss",
         upstream="https://github.com/keras-team/keras/issues/19891",
     ),
