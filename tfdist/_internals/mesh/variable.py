@@ -196,3 +196,8 @@ class MeshVariable(d_variable.DVariable):
     def scatter_sub(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
         """Subtracts slices; slices with the same index are summed."""
         return self.assign_sub(tf.convert_to_tensor(sparse_delta))
+
+    def scatter_update(self, sparse_delta: Any, use_locking: bool = False, name: str | None = None) -> Any:
+        """Sets the rows of slices."""
+        rows = tf.expand_dims(sparse_delta.indices, 1)
+        return self.assign(tf.tensor_scatter_nd_update(tf.convert_to_tensor(self), rows, sparse_delta.values))

@@ -16,6 +16,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
 
+from tfdist._internals.replica.variables import SummedVariable, of_replicas
+
 # Two strategies in one process must not share collective keys. TensorFlow starts each of them at the same number, and
 # the second one then fails with an InternalError from CollectiveReduceV2. A stock strategy has numbers below these.
 _key_bases = itertools.count(start=10_000, step=10_000)
@@ -25,8 +27,18 @@ class ReplicaLocalUpdates:
     """Mixin for `MirroredExtended`: no `merge_call` in traced functions, no broadcast for equal writes."""
 
     def _use_merge_call(self) -> bool:
-        # Eagerly, replicas run one after the other, and a collective of the first would wait for ever.
-        return tf.executing_eagerly()
+        # Eagerly, replicas run one after the other, and a collective of the first would wait for ever. Outside of them,
+        # where a user applies gradients by hand, there is nothing to merge: each replica's copy is given the same.
+        return tf.executing_eagerly() and not tf.distribute.in_cross_replica_context()
+
+    def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
+        given = tf.nest.flatten((args, kwargs))
+        if isinstance(var, SummedVariable) and not any(
+            isinstance(one, tf.distribute.DistributedValues) for one in given
+        ):
+            # One gradient for all replicas, which is added to the accumulator once.
+            return var.update_first(fn, *args, **kwargs)
+        return super()._update(var, fn, args, kwargs, group)  # type: ignore[misc]
 
     def _create_variable(self, next_creator: Any, **kwargs: Any) -> Any:
         # The aggregation "only the first replica" is a broadcast through merge_call, unless it is about reading. Keras
@@ -39,7 +51,7 @@ class ReplicaLocalUpdates:
         if str(kwargs.get("name")).endswith("gradient_accumulator"):
             kwargs["aggregation"] = tf.VariableAggregation.SUM
             kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
-        return super()._create_variable(next_creator, **kwargs)  # type: ignore[misc]
+        return of_replicas(super()._create_variable(next_creator, **kwargs))  # type: ignore[misc]
 
 
 class MirroredExtended(ReplicaLocalUpdates, mirrored_strategy.MirroredExtended):
