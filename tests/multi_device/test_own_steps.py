@@ -11,9 +11,11 @@ import tensorflow as tf
 
 import tfdist
 from tfdist.errors import UnsupportedError
+from tfdist.numerics import FLOAT16_TOLERANCE, RELATIVE_TOLERANCE
 from tfdist.parity.cases.own.clipping import Clipped
 from tfdist.parity.cases.own.queue import MomentumContrast
 from tfdist.parity.inspection import count_collectives
+from tfdist.strategies.mirrored import Mirrored
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +28,17 @@ def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
     return features, np.ones((count, 2), "float32")
 
 
-def fitted(strategy: tf.distribute.Strategy, kind: Any, *layers: Any, count: int = 7, **options: Any) -> Any:
+def fitted(
+    strategy: tf.distribute.Strategy,
+    kind: Any,
+    *layers: Any,
+    count: int = 7,
+    loss: Any = "mse",
+    **options: Any,
+) -> Any:
     with strategy.scope():
         model = kind([keras.Input((4,)), *(layer() for layer in layers), keras.layers.Dense(2)])
-        model.compile(keras.optimizers.SGD(0.1), "mse", **options)
+        model.compile(keras.optimizers.SGD(0.1), loss, **options)
     model.fit(*rows(count), batch_size=4, verbose=0, shuffle=False)
     return model
 
@@ -123,6 +132,46 @@ def test_a_loss_called_by_hand_is_not_divided(strategy: Any) -> None:
         model.compile("sgd", ["mse"], run_eagerly=False)
         compiled = float(model.compute_loss(y=tf.zeros([4, 2]), y_pred=tf.ones([4, 2])))
     assert (by_hand, in_function, compiled) == (1.0, 1.0, 1.0)
+
+
+class StaticMirrored(Mirrored):
+    """Batches padded to one shape, as for a TPU."""
+
+    pads_batches = True
+
+
+@pytest.mark.parametrize("kind", ["padded", "distributed by the user", "accumulated in half precision"])
+def test_the_whole_batch_of_every_kind_of_step(strategy: Any, kind: str) -> None:
+    def result(on: Any) -> np.ndarray:
+        keras.utils.set_random_seed(1)
+        with on.scope():
+            half = keras.DTypePolicy("mixed_float16" if kind.startswith("acc") else "float32")
+            layers = [keras.Input((4,)), keras.layers.Dense(2, activation="sigmoid", dtype=half)]
+            model = keras.Sequential(layers)
+            optimizer = keras.optimizers.SGD(
+                0.5, gradient_accumulation_steps=2 if kind.startswith("acc") else None
+            )
+            model.compile(
+                keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0), keras.losses.Dice()
+            )
+        features, _ = rows(11)
+        labels = (features[:, :2] > 1).astype("float32")
+        dataset = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4)
+        if kind.startswith("dist"):
+            dataset = on.experimental_distribute_dataset(dataset)
+        model.fit(dataset, epochs=2, verbose=0)
+        return np.concatenate([value.ravel() for value in model.get_weights()])
+
+    one_device = result(tfdist.create_strategy("one_device"))
+    found = result(StaticMirrored(2) if kind == "padded" else strategy)
+    np.testing.assert_allclose(
+        found, one_device, atol=FLOAT16_TOLERANCE if kind.startswith("acc") else RELATIVE_TOLERANCE
+    )
+
+
+def test_what_xla_cannot_compile_is_told(strategy: Any) -> None:
+    with pytest.raises(UnsupportedError, match="a loss on the whole batch.*jit_compile=False"):
+        fitted(strategy, keras.Sequential, loss=keras.losses.Dice(), jit_compile=True)
 
 
 class State(keras.layers.Layer):

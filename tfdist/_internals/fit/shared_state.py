@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from keras import tree
 
-from tfdist._internals.contract import Step
+from tfdist._internals.contract import Step, current_step
 
 
 class _Exchange(NamedTuple):
@@ -34,13 +35,25 @@ class _Exchange(NamedTuple):
 
 def begin(model: Any, step: Step) -> None:
     """Notes what the parts have in common before the step, and the values to which changes are added."""
-    step.trust([*model.variables, *getattr(model.optimizer, "variables", ())])
+    step.trust([*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())])
     in_metrics = _ids(_states(model))
     step.before = {
         id(variable): tf.identity(variable.value)
         for variable in model.non_trainable_variables
         if variable.aggregation == "sum" and id(variable) not in in_metrics and not step.is_whole
     }
+
+
+def shared_outputs(model: Any, data: Any) -> Any:
+    """Returns the outputs of `predict_step`, after which the parts share what layers wrote."""
+    step = current_step()
+    if step is None:
+        return model.predict_step(data)
+    begin(model, step)
+    outputs = model.predict_step(data)
+    state = SharedState(model, step, with_metrics=False)
+    state.store(step.sum(state.tensors))
+    return tree.map_structure(step.counted, outputs)
 
 
 class SharedState:
@@ -50,11 +63,11 @@ class SharedState:
         tensors: What travels, a flat list; most of it is float32.
     """
 
-    def __init__(self, model: Any, step: Step) -> None:
+    def __init__(self, model: Any, step: Step, with_metrics: bool = True) -> None:
         self._model, self._step = model, step
         self._num_written = len(step.written)
         self._exchanges = [
-            *(_of_metric(variable, step) for variable in _states(model)),
+            *(_of_metric(variable, step) for variable in (_states(model) if with_metrics else ())),
             *(_of_layer(variable, step) for variable in _written(model, step, step.written)),
         ]
         self.tensors = [exchange.sent for exchange in self._exchanges]

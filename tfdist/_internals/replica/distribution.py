@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.distribute.distribute_utils import regroup
 
-from tfdist._internals.contract import Batches, Distribution, Step, current_step
+from tfdist._internals.contract import Batches, Distribution, Step
 from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.fit.shared_state import shared_outputs
 from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
 from tfdist._internals.replica.gather import gather_rows_of
@@ -119,12 +121,8 @@ class ReplicaDistribution(Distribution):
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> Callable[[Any], Any]:
-        def on_replica(data: Any) -> Any:
-            outputs, step = model.predict_step(data), current_step()
-            return outputs if step is None else tree.map_structure(step.counted, outputs)
-
         def predict(batch: Any) -> Any:
-            outputs = self.run(on_replica, args=(batch,))
+            outputs = self.run(functools.partial(shared_outputs, model), args=(batch,))
             return tree.map_structure(
                 lambda output: gather_rows_of(self, output, self.num_processes), outputs
             )

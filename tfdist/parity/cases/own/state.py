@@ -61,7 +61,7 @@ class Afterwards(keras.Sequential):
 
 @case("state", on=("mirrored_2", "workers_2x1", "mesh_2x2"), stands_for_family=True)
 def aggregation(context: Context) -> dict[str, Any]:
-    """Sums and means in layers and metrics, in training and evaluation, uneven batches."""
+    """Sums and means in layers and metrics, in training, evaluation and prediction, uneven batches."""
 
     def build() -> keras.Model:
         layers = [keras.layers.Input((tiny.FEATURES,)), Seen(), keras.layers.Dense(tiny.CLASSES)]
@@ -73,4 +73,10 @@ def aggregation(context: Context) -> dict[str, Any]:
     found = tiny.fitted(context, model, 37)
     features, labels = tiny.rows(13)
     logs = model.evaluate(features, labels, batch_size=tiny.BATCH, verbose=0, return_dict=True)
-    return found | {f"metrics/{key}": value for key, value in logs.items()} | tiny.weights(model)
+    predictions = model.predict(features, batch_size=tiny.BATCH, verbose=0)
+    return (
+        found
+        | {"predict/rows": predictions}
+        | {f"metrics/{key}": value for key, value in logs.items()}
+        | tiny.weights(model)
+    )
