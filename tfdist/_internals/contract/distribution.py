@@ -83,6 +83,10 @@ class Distribution(ABC):
         """Refuses a model that has just been built, if the strategy cannot train it."""
         return None
 
+    def owns(self, variable: tf.Variable) -> bool:
+        """Returns whether a variable of TensorFlow was made in the scope of this strategy."""
+        return getattr(variable, "_distribute_strategy", None) is self
+
     @abstractmethod
     def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
         """Returns a dataset as batches on the devices.

@@ -25,9 +25,19 @@ def _from_spec(
         data_batch = tree.map_structure(_without_optional, iterator._distributed_dataset.element_spec)
     with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=data_batch)
+    _place_metrics(distribution, model)
     for metric in getattr(model._compile_loss, "metrics", ()):
         count_by_step(metric)
     distribution.check(model)
+
+
+def _place_metrics(distribution: Distribution, model: Any) -> None:
+    """Gives the strategy the states of metrics that were made outside of its scope, which all replicas would write."""
+    for metric in model.metrics:
+        for variable in metric.variables:
+            if variable._value is not None and not distribution.owns(variable._value):
+                with model.distribute_strategy.scope():
+                    variable._initialize(variable.numpy())
 
 
 def _without_optional(leaf: Any) -> Any:

@@ -159,6 +159,9 @@ class MeshDistribution(Distribution):
     def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
         return MeshBatches(self.mesh, dataset, num_batches)
 
+    def owns(self, variable: tf.Variable) -> bool:
+        return isinstance(variable, MeshVariable)
+
     def place(self, data: Any) -> MeshBatch:
         return data if isinstance(data, MeshBatch) else place_batch(self.mesh, data)
 

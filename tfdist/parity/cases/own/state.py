@@ -67,9 +67,8 @@ def aggregation(context: Context) -> dict[str, Any]:
         layers = [keras.layers.Input((tiny.FEATURES,)), Seen(), keras.layers.Dense(tiny.CLASSES)]
         return tiny.fix_weights(Afterwards(layers))
 
-    with context.scope():
-        metric = Moving()
-    model = tiny.compiled(context, build, lambda: keras.optimizers.SGD(0.1), metrics=[metric])
+    # The metric is made outside of the scope.
+    model = tiny.compiled(context, build, lambda: keras.optimizers.SGD(0.1), metrics=[Moving()])
     found = tiny.fitted(context, model, 37)
     features, labels = tiny.rows(13)
     logs = model.evaluate(features, labels, batch_size=tiny.BATCH, verbose=0, return_dict=True)
