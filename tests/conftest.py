@@ -33,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # The workers of pytest-xdist inherit the folder.
     os.environ.setdefault(_SLOTS, tempfile.mkdtemp(prefix="slots-"))
+    # Tests compare whole runs themselves. Those of the self check switch it on.
+    os.environ.setdefault("TFDIST_SELF_CHECK", "off")
     # A shell's background job ignores Ctrl-C, and so would every process that the tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SPENT] = defaultdict(float)

@@ -42,6 +42,10 @@ class UnsupportedError(TfdistError):
     """A combination that tfdist cannot train correctly, refused before it starts."""
 
 
+class SelfCheckError(TfdistError):
+    """A training step is not that of one device; nothing was changed."""
+
+
 class WorkerError(TfdistError):
     """A worker process failed, stopped or did not arrive in time."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import checks  # noqa: F401
 import fitting  # noqa: F401
 import losses  # noqa: F401
 import operations  # noqa: F401

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import argparse
 
+from tfdist.cli.check_script import check_script
 from tfdist.cli.strategy_flags import add_strategy_flags, chosen_strategy, import_modules
 from tfdist.cli.tensorflow_start import load_tensorflow
+from tfdist.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_strategy_flags(parser)
+    parser.add_argument(
+        "--script",
+        metavar="FILE",
+        help="run this training script, which makes its own strategy, up to its self check, and stop it there",
+    )
+    parser.add_argument("arguments", metavar="ARGS", nargs="*", help="arguments of the script, after --")
 
 
 def run(args: argparse.Namespace) -> int:
     """Tests; every process of a cluster runs the same command, for example under `tfdist launch -m tfdist test`."""
+    if args.script is not None:
+        return check_script(args.script, args.arguments)
+    if args.arguments:
+        raise ConfigError(f"{args.arguments} are arguments of no script. Give the script with --script FILE.")
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 

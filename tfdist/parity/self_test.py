@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.check.sums import sum_error
 from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference
 
 # 37 rows in batches of 8: the last batch has 5 rows, which no number of replicas divides, and 8 replicas are not all
@@ -38,28 +39,10 @@ def self_test(strategy: tf.distribute.Strategy) -> SelfTestResult:
     and each computes the one-device result by itself.
     """
     expected, found = _train(None), _train(strategy)
-    differences = {"all-reduce of known vectors": _sum_error(strategy)}
+    differences = {"all-reduce of known vectors": sum_error(strategy)}
     for name, value in expected.items():
         differences[name] = float(relative_difference(np.asarray(found[name]), np.asarray(value), 1.0))
     return SelfTestResult(differences, RELATIVE_TOLERANCE)
-
-
-def _sum_error(strategy: tf.distribute.Strategy) -> float:
-    replicas = strategy.num_replicas_in_sync
-    ramp = tf.range(1024, dtype=tf.float32)
-
-    @tf.function
-    def summed() -> Any:
-        def on_replica() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            number = tf.cast(context.replica_id_in_sync_group, tf.float32)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, ramp + number)
-
-        return strategy.run(on_replica)
-
-    expected = ramp * replicas + replicas * (replicas - 1) / 2
-    local = strategy.experimental_local_results(summed())
-    return max(float(tf.reduce_max(tf.abs(value - expected) / (1 + tf.abs(expected)))) for value in local)
 
 
 def _model() -> keras.Model:

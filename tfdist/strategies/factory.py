@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist._internals.check import mode_of
+from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.patches import apply_patches
 from tfdist.callbacks.chief_aware import chief_aware_callbacks
@@ -68,12 +70,18 @@ def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -
     _registered[name] = build
 
 
-def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strategy:
+def create_strategy(
+    name: str = "auto", *, self_check: str | None = None, **options: Any
+) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; call it first, before any tensor, layer or dataset is made.
 
     Args:
         name: One of `list_strategies()`. `auto` picks by the cluster that the environment describes and the devices
             of this host.
+        self_check: Whether the first step of each training function is done twice, by all devices and by one, and
+            compared, before it counts: `"on"`, which is the default, raises a `SelfCheckError` if they differ;
+            `"warn"` logs a warning; `"off"` checks nothing. The environment variable `TFDIST_SELF_CHECK` goes before
+            it. See docs/self-check.md.
         **options: The options of that strategy; see its class or function. None means the default.
 
     Raises:
@@ -83,12 +91,15 @@ def create_strategy(name: str = "auto", **options: Any) -> tf.distribute.Strateg
     build = _builder(name)
     chosen = read_options(f"the strategy {name!r}", build, options)
     _check_given(name, build, chosen)
+    mode = mode_of(self_check)
     strategy = build(**chosen)
     if not isinstance(strategy, tf.distribute.Strategy):
         raise ConfigError(
             f"what was registered as the strategy {name!r} returned {strategy!r}. Have it return a "
             "tf.distribute.Strategy."
         )
+    if isinstance(strategy, Distribution):
+        strategy.self_check = mode
     apply_patches()
     set_callback_adapter(chief_aware_callbacks)
     _warn_if_alone(name)

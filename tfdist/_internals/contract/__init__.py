@@ -7,19 +7,33 @@ strategy has neither, and stays stock.
 from tfdist._internals.contract.distribution import (
     Batches,
     Distribution,
+    Sample,
     describe,
     distribution_of,
     row_shards_of,
 )
-from tfdist._internals.contract.step import Step, current_step, step_scope
+from tfdist._internals.contract.step import (
+    Step,
+    current_step,
+    drawing_step,
+    drawn_by,
+    seed_of_part,
+    sizes_of_replicas,
+    step_scope,
+)
 
 __all__ = [
     "Batches",
     "Distribution",
+    "Sample",
     "Step",
     "current_step",
     "describe",
     "distribution_of",
+    "drawing_step",
+    "drawn_by",
     "row_shards_of",
+    "seed_of_part",
+    "sizes_of_replicas",
     "step_scope",
 ]

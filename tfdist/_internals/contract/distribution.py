@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,24 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+class Sample(NamedTuple):
+    """A few rows of a batch, for a step that is done twice.
+
+    Attributes:
+        batch: The rows as a step takes them, placed on the devices.
+        data: All of them together, on the host.
+        sizes: How many of them each replica has; empty if one program has all of them.
+        num_rows: How many there are.
+        padded_size: The rows that each replica computes on, if there is padding; otherwise 0.
+    """
+
+    batch: Any
+    data: Any
+    sizes: tuple[int, ...]
+    num_rows: int
+    padded_size: int = 0
+
+
 class Distribution(ABC):
     """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
 
@@ -37,9 +55,14 @@ class Distribution(ABC):
         saves_together: Whether all processes must save together, because a variable has pieces in each of them.
         prepares_own_rows: Whether each process can prepare rows of its own, and get those of the others by
             `all_gather_arrays`.
+        random_by_row: Whether each row gets the random numbers that it gets on one device.
+        self_check: Whether the first step of a training function is checked: `"on"`, `"warn"` or `"off"`;
+            `create_strategy` sets it.
     """
 
     name = ""
+    self_check = "off"
+    random_by_row = False
     saves_together = False
     prepares_own_rows = False
 
@@ -115,6 +138,18 @@ class Distribution(ABC):
             f"{self.name!r} takes batches that it places itself, and was given data that are distributed already. Give "
             "fit the dataset as it was before experimental_distribute_dataset."
         )
+
+    def sample(self, batch: Any, has_fixed_rows: bool) -> Sample:
+        """Returns a few rows of a placed batch; of several processes, all call it.
+
+        Args:
+            batch: The batch.
+            has_fixed_rows: Whether the compiled step takes this number of rows only, so that all are taken.
+
+        Raises:
+            UnsupportedError: The strategy cannot tell which rows the batch has.
+        """
+        raise UnsupportedError(f"{self.name!r} does not tell the rows of a batch")
 
     @abstractmethod
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:

@@ -166,9 +166,9 @@ class Step:
         """Returns the value in the first part and zeros in the others, so that the sum is the value of the first."""
         return value
 
-    def seed(self, seed: Any) -> Any:
-        """Returns the seed that this part draws from, given the one that all parts advance alike."""
-        return seed
+    def seed(self, advance: Callable[[], Any]) -> Any:
+        """Returns the seed that this part draws from; `advance` gives the next one of all parts."""
+        return advance()
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
         """Returns random numbers for the rows of this part, the same for each row as on one device.
@@ -231,3 +231,29 @@ def step_scope(step: Step) -> Iterator[Step]:
         yield step
     finally:
         _current.step = before
+
+
+def seed_of_part(seed: Any, index: Any) -> Any:
+    """Returns the seed that part `index` draws from, made from the one that all parts advance alike."""
+    return tf.cast(tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), index), seed.dtype)
+
+
+def drawing_step() -> Step | None:
+    """Returns the step that random numbers of this thread are drawn for: the current one, or that of `drawn_by`."""
+    return current_step() or getattr(_current, "draws", None)
+
+
+def sizes_of_replicas() -> tuple[int, ...]:
+    """Returns the rows of each replica where this thread stands in for all of them, one after the other."""
+    return getattr(getattr(_current, "draws", None), "sizes", ()) if current_step() is None else ()
+
+
+@contextmanager
+def drawn_by(step: Step) -> Iterator[None]:
+    """While open, this thread has no step, but draws the random numbers of `step`."""
+    before = getattr(_current, "draws", None)
+    _current.draws = step
+    try:
+        yield
+    finally:
+        _current.draws = before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
@@ -23,8 +24,9 @@ def _from_spec(
 ) -> None:
     if iterator is not None:
         data_batch = tree.map_structure(_without_optional, iterator._distributed_dataset.element_spec)
-    with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=data_batch)
+    if type(model).call is not keras.Model.call:  # a GAN has none; its first step makes what is missing
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
     _place_metrics(distribution, model)
     for metric in getattr(model._compile_loss, "metrics", ()):
         count_by_step(metric)

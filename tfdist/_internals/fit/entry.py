@@ -16,6 +16,7 @@ from keras import callbacks as keras_callbacks
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from tfdist._internals.contract import distribution_of
+from tfdist._internals.fit.run import run_of
 from tfdist._internals.fit.source import call_scope
 from tfdist._internals.fit.stop import StopTogether
 from tfdist._internals.patch import Patch
@@ -65,6 +66,9 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
                 if distribution is None:
                     return stock(self, *args, **kwargs)
                 distribution.prepare(self, stock.__name__)
+                bound = inspect.signature(stock).bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                run_of(self).is_shown = is_chief() and bound.arguments["verbose"] != 0
                 if num_processes() == 1:
                     return stock(self, *args, **kwargs)
                 return _together(stock, settings, self, args, kwargs)

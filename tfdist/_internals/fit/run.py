@@ -23,11 +23,13 @@ class Run:
         wants_stop: Whether this process wants training to stop; told to the others with the next step.
         stop_votes: How many processes wanted it in the last step, a number or a scalar tensor.
         probe: What is shown every batch, if anything.
+        is_shown: Whether the call of `fit` shows its progress in this process.
     """
 
     wants_stop: bool = False
     stop_votes: Any = 0.0
     probe: BatchProbe | None = None
+    is_shown: bool = False
 
 
 _runs: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()

@@ -5,29 +5,64 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 from keras import tree
 
+from tfdist._internals.check import Program, check_first_step, needs_first_step
 from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
 
+Again = Callable[[Any], Any]
+
 # Iterators from which a compiled function takes batches by itself -> how many batches are left, None if unknown.
 _remaining: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
+# Such an iterator -> what makes another one like it, over one batch that was taken from it.
+_again: weakref.WeakKeyDictionary[Any, Again] = weakref.WeakKeyDictionary()
 
 
-def in_graph(iterator: Any, num_batches: int | None = None) -> Any:
+def in_graph(iterator: Any, num_batches: int | None = None, again: Again | None = None) -> Any:
     """Notes that a compiled function may take batches from `iterator` by itself; returns the iterator.
 
     Args:
         iterator: An iterator of `tf.distribute` over placed batches.
         num_batches: How many batches there are, or None. If it is known, several steps run in one call, since no
             step has to ask whether data are left.
+        again: Returns an iterator of the same type over one placed batch, so that a compiled function takes both.
     """
     _remaining[iterator] = num_batches
+    if again is not None:
+        _again[iterator] = again
     return iterator
+
+
+def _of_one(iterator: Any, batch: Any) -> Any:
+    """Returns an iterator over a batch alone, for the function that takes batches from `iterator`."""
+    if iterator not in _again:
+        return iter([batch])
+    single = _again[iterator](batch)
+    _remaining[single] = None if _remaining[iterator] is None else 1
+    return single
+
+
+def _note_taken(iterator: Any) -> None:
+    """Notes that a batch was taken from an iterator outside of a compiled function."""
+    if iterator in _remaining:
+        left = _remaining[iterator]
+        _remaining[iterator] = None if left is None else left - 1
+
+
+def _has_fixed_rows(iterator: Any) -> bool:
+    """Returns whether a compiled function for batches of `iterator` takes one number of rows only."""
+    if iterator not in _remaining:
+        return True
+    specs = [getattr(spec, "_value_specs", (spec,))[0] for spec in tree.flatten(iterator.element_spec)]
+    return any(
+        spec.shape.rank != 0 and spec.shape[0] is not None for spec in specs if spec.shape.rank is not None
+    )
 
 
 class _Logs:
@@ -65,13 +100,15 @@ class StepRunner:
         run = run_of(model)
         # A meter that watches training attaches this before the function is made.
         self._probe = run.probe if step_function == model.train_step else None
+        self._unchecked = step_function == model.train_step and needs_first_step(distribution, model)
         self._step = self._compiled(self._one_step)
         self._next_step = self._compiled(self._step_on_next)
         self._several_steps = self._compiled(self._steps_in_loop)
 
     def __call__(self, iterator: Any) -> Any:
         run = run_of(self._model)
-        logs = self._execute(iterator, self.flag(float(run.wants_stop)))
+        execute = self._checked if self._unchecked else self._execute
+        logs = execute(iterator, self.flag(float(run.wants_stop)), self._model.steps_per_execution)
         run.stop_votes = self.votes(logs.pop(STOP_KEY), iterator)
         return logs
 
@@ -127,11 +164,60 @@ class StepRunner:
 
     # Which of them runs.
 
-    def _execute(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
-        count = self._model.steps_per_execution
+    def _checked(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+        """Executes the first steps, of which the first is done twice before, and compared."""
+        first = self._distribution.place(next(iterator))
+        self._unchecked = False
+        sample = functools.partial(self._distribution.sample, first, _has_fixed_rows(iterator))
+        check_first_step(
+            self._distribution,
+            self._model,
+            sample,
+            self._program(iterator),
+            functools.partial(self._drawing_by_row, iterator),
+            show=run_of(self._model).is_shown,
+        )
+        _note_taken(iterator)
+        logs = self._execute(_of_one(iterator, first), wants_stop, 1)
+        if count > 1:
+            with contextlib.suppress(StopIteration):
+                logs = self._execute(iterator, wants_stop, count - 1)
+        return logs
+
+    def _program(self, iterator: Any) -> Program:
+        """Returns the step for batches that are like those of `iterator`."""
+
+        def execute(batch: Any) -> dict[str, Any]:
+            logs = self._execute(_of_one(iterator, batch), self.flag(0.0), 1)
+            return {key: value for key, value in logs.items() if key != STOP_KEY}
+
+        return Program(lambda batch: self._traced(_of_one(iterator, batch)), execute)
+
+    @contextlib.contextmanager
+    def _drawing_by_row(self, iterator: Any) -> Iterator[Program]:
+        distribution: Any = self._distribution
+        before, distribution.random_by_row = distribution.random_by_row, True
+        try:
+            yield type(self)(distribution, self._model, self._model.train_step)._program(iterator)
+        finally:
+            distribution.random_by_row = before
+
+    def _traced(self, single: Any) -> list[Any]:
+        """Compiles what runs the batch of `single`; returns TensorFlow's variables in it."""
+        if self._model.run_eagerly:
+            return []
+        if single not in _remaining:
+            function = self._step.get_concrete_function(next(single), self.flag(0.0))
+        elif self._model.steps_per_execution > 1 and _remaining[single] is not None:
+            function = self._several_steps.get_concrete_function(single, self.flag(0.0), tf.constant(1))
+        else:
+            function = self._next_step.get_concrete_function(single, self.flag(0.0))
+        return list(function.graph.variables)
+
+    def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
         if iterator not in _remaining:
             return self._batch_by_batch(iterator, wants_stop, count)
-        if count == 1:
+        if self._model.steps_per_execution == 1:
             return self._next_step(iterator, wants_stop)
         remaining = _remaining[iterator]
         if remaining is None or self._model.run_eagerly:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.experimental import dtensor
 
-from tfdist._internals.contract import Batches, Distribution, Step
+from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps
@@ -164,6 +164,10 @@ class MeshDistribution(Distribution):
 
     def place(self, data: Any) -> MeshBatch:
         return data if isinstance(data, MeshBatch) else place_batch(self.mesh, data)
+
+    def sample(self, batch: Any, has_fixed_rows: bool) -> Sample:
+        data = tree.map_structure(on_host, batch.data, none_is_leaf=False)
+        return Sample(batch, data, (), int(batch.num_rows))
 
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
         return [(batch.data, batch.num_rows)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -74,7 +74,16 @@ class ReplicaBatches:
 
     def __iter__(self) -> Iterator[Any]:
         with untuned_devices():
-            return in_graph(iter(self._iterable), self.num_batches)
+            return in_graph(iter(self._iterable), self.num_batches, self._again)
+
+    def _again(self, batch: Any) -> Iterator[Any]:
+        """Returns an iterator like that of an epoch, over one placed batch."""
+        if not self._strategy.feeds_devices:
+            return iter(_from_elements([batch], self._iterable.element_spec))
+        pieces = pieces_of(self._strategy, batch)
+        stream = _from_elements(pieces, self._piece_spec)
+        with untuned_devices():
+            return iter(self._distributed(stream))
 
     def _on_host(self, dataset: tf.data.Dataset) -> Any:
         source, whole, is_tuple = self._indices_of(dataset)
@@ -106,7 +115,10 @@ class ReplicaBatches:
         if self._missing_batches:
             nothing = stream.take(1).map(_without_rows)
             stream = stream.concatenate(nothing.cache().repeat(self._missing_batches * self._num_local))
-        stream = stream.prefetch(2 * self._num_local)
+        self._piece_spec = stream.element_spec
+        return self._distributed(stream.prefetch(2 * self._num_local))
+
+    def _distributed(self, stream: tf.data.Dataset) -> Any:
         distributed = self._strategy.distribute_datasets_from_function(lambda _: stream)
         # Every batch has a piece for each replica, so that no step needs to ask which replicas have data left. Stock
         # asks, at the price of a collective in each step.
@@ -140,6 +152,23 @@ class ReplicaBatches:
         # Loading rows by their numbers is worth several threads.
         parallel = {} if source is None else {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         return stream.map(function, **parallel)
+
+
+def _from_elements(elements: Sequence[Any], spec: Any) -> tf.data.Dataset:
+    """Returns a dataset of elements, with the spec of another one."""
+    return tf.data.Dataset.from_generator(lambda: iter(elements), output_signature=spec)
+
+
+def pieces_of(strategy: Any, batch: Any) -> list[Any]:
+    """Returns the piece of a placed batch on each replica of this process."""
+    if isinstance(batch, LocalPieces):
+        return list(batch.pieces)
+    leaves = tf.nest.flatten(batch)
+    columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
+    return [
+        tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
+        for index in range(max(map(len, columns), default=0))
+    ]
 
 
 def _without_rows(element: Any) -> Any:

@@ -10,13 +10,14 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.distribute.distribute_utils import regroup
 
-from tfdist._internals.contract import Batches, Distribution, Step
+from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.fit.shared_state import shared_outputs
-from tfdist._internals.replica.batches import ReplicaBatches, place_one_batch
+from tfdist._internals.replica.batches import ReplicaBatches, pieces_of, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
 from tfdist._internals.replica.gather import gather_rows_of
 from tfdist._internals.replica.rows import RowPosition
+from tfdist._internals.replica.sample import sample
 from tfdist._internals.replica.step import ReplicaStep
 from tfdist._internals.rows import count_rows
 from tfdist.errors import UnsupportedError
@@ -98,22 +99,20 @@ class ReplicaDistribution(Distribution):
         return super().run(fn, args, kwargs, options)
 
     def parts_of(self, batch: Any) -> list[tuple[Any, Any]]:
-        strategy: Any = self
-        if isinstance(batch, LocalPieces):
-            parts = list(batch.pieces)
-        else:
-            leaves = tf.nest.flatten(batch)
-            columns = [strategy.experimental_local_results(leaf) for leaf in leaves]
-            parts = [
-                tf.nest.pack_sequence_as(batch, [column[index] for column in columns])
-                for index in range(max(map(len, columns), default=0))
-            ]
         return [
             (part.data, part.num_valid)
             if isinstance(part, (ReplicaBatch, OwnShare))
             else (part, count_rows(part))
-            for part in parts
+            for part in pieces_of(self, batch)
         ]
+
+    def sample(self, batch: Any, has_fixed_rows: bool) -> Sample:
+        pieces = pieces_of(self, batch)
+        if not pieces or not all(isinstance(piece, ReplicaBatch) for piece in pieces):
+            raise UnsupportedError(
+                "the rows of a batch are known to their worker alone, or were distributed by hand"
+            )
+        return sample(self, batch, pieces, has_fixed_rows)
 
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
         return StepRunner(self, model, step_function)

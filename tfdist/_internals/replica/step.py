@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist._internals.contract import Step
+from tfdist._internals.contract import Step, seed_of_part
 from tfdist._internals.replica import rows as replica_rows
 from tfdist._internals.replica.exchange import GradientExchange, all_reduce
 from tfdist._internals.replica.rows import RowPosition, StepOfRows
@@ -168,11 +168,11 @@ class ReplicaStep(StepOfRows):
         stored = variable._value
         return tf.where(self.has_rows, tf.cast(value, stored.dtype), tf.convert_to_tensor(stored))
 
-    def seed(self, seed: Any) -> Any:
+    def seed(self, advance: Callable[[], Any]) -> Any:
+        seed = advance()
         if self.draws_for_all or tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return seed
-        folded = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), self.replica_id)
-        return tf.cast(folded, seed.dtype)
+        return seed_of_part(seed, self.replica_id)
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
         """Draws for the global batch, from the seed that all replicas share, and keeps the rows of this replica.

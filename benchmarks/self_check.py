@@ -1,0 +1,134 @@
+"""The self check: faults that it finds, alarms that are false, and what it costs.
+
+`python -m benchmarks.self_check [faults|alarms|cost] [--smoke]`. `faults` plants each fault of `benchmarks.faults`
+under `mirrored` of 2; `alarms` runs all parity cases with the check on the named topologies; `cost` trains a BERT of
+the size of MiniLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+
+TOPOLOGIES = ("mirrored_2", "mesh_2x2", "workers_2x1")
+SMOKE_FAULTS = 3
+
+
+def find_faults(smoke: bool) -> dict[str, Any]:
+    """Returns by the name of each fault whether the check found it, and the first lines of what it said."""
+    import tfdist
+
+    strategy = tfdist.create_strategy("mirrored", devices=2, self_check="on")
+    import keras
+
+    from benchmarks.faults import all_faults
+    from benchmarks.faults.model import restore, rows
+
+    found = {}
+    for fault in all_faults()[: SMOKE_FAULTS if smoke else None]:
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(0)
+        said, begun = "", time.monotonic()
+        try:
+            with strategy.scope():
+                model = fault.build()
+            model.fit(*rows(), batch_size=8, epochs=1, verbose=0, shuffle=False)
+        except tfdist.errors.SelfCheckError as error:
+            said = str(error)
+        finally:
+            while restore:
+                restore.pop()()
+        found[fault.name] = {"found": bool(said), "seconds": round(time.monotonic() - begun, 1), "said": said}
+        print(f"{'found ' if said else 'MISSED'} {fault.name}", flush=True)
+    return found
+
+
+def false_alarms(smoke: bool, topologies: list[str]) -> dict[str, Any]:
+    """Returns by topology how many parity cases ran with the check, and those in which it raised an error."""
+    os.environ["TFDIST_SELF_CHECK"] = "on"
+    from tfdist.parity.registry import all_cases
+    from tfdist.parity.run.suite import run_topologies
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = list(all_cases())[:2] if smoke else None
+        cells = run_topologies(topologies, Path(folder), cases=names, jobs=2)
+    found: dict[str, Any] = {}
+    for (name, topology), cell in cells.items():
+        counted = found.setdefault(topology, {"cases": 0, "alarms": {}, "failures": {}})
+        counted["cases"] += 1
+        if "SelfCheckError" in cell.message:
+            counted["alarms"][name] = cell.message
+        elif not cell.passed:
+            counted["failures"][name] = cell.message
+    return found
+
+
+def cost(smoke: bool) -> dict[str, Any]:
+    """Returns the seconds of the check on a BERT of MiniLM's size, and those of its parts."""
+    import numpy as np
+
+    import tfdist
+
+    strategy = tfdist.create_strategy("mirrored", devices=2, self_check="on")
+    import keras
+
+    from tfdist._internals.check import selfcheck
+    from tfdist.models import BertConfig, bert_classifier, build_bert
+
+    hidden, layers = (32, 1) if smoke else (384, 6)
+    config = BertConfig(
+        vocab_size=30522 if not smoke else 100,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=512,
+    )
+    results: list[Any] = []
+    check_step = selfcheck.check_step
+    import tfdist._internals.check as room
+
+    def noted(*args: Any) -> Any:
+        results.append(check_step(*args))
+        return results[-1]
+
+    room.check_step = noted  # type: ignore[attr-defined]
+    generator = np.random.default_rng(0)
+    ids = generator.integers(1, config.vocab_size, (64, 64), dtype=np.int32)
+    inputs = {"token_ids": ids, "segment_ids": ids * 0, "padding_mask": ids * 0 + 1}
+    with strategy.scope():
+        model = bert_classifier(build_bert(config), num_labels=2)
+        model.compile(
+            keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+    model.fit(inputs, generator.integers(0, 2, 64), batch_size=32, epochs=1, verbose=0)
+    (result,) = results
+    return {"rows": result.num_rows, "seconds": result.seconds, "parts": result.parts}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what is asked for, each in this process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["faults", "alarms", "cost"], nargs="?", default="faults")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES))
+    parser.add_argument("--output", type=Path, default=harness.RESULTS)
+    chosen = parser.parse_args(arguments)
+    if chosen.what == "faults":
+        results = find_faults(chosen.smoke)
+    elif chosen.what == "alarms":
+        results = false_alarms(chosen.smoke, chosen.topologies)
+    else:
+        results = cost(chosen.smoke)
+    harness.write(chosen.output, f"self_check_{chosen.what}", {"results": results})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

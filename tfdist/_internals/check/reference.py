@@ -1,0 +1,106 @@
+"""The same step by one replica that has all rows: plain Keras, without a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist._internals import keras_state
+from tfdist._internals.check.one_device import OneDevice
+from tfdist._internals.check.rows import RowsOfReplicas
+from tfdist._internals.check.variables import WEIGHT, Tracked, Values
+from tfdist._internals.contract import Distribution, Sample, drawn_by
+
+# One spacing of the numbers that a step computes with, relative to a number.
+SPACING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+class Outcome:
+    """What a step left.
+
+    Attributes:
+        logs: Name -> value.
+        values: Path -> the value of the variable.
+    """
+
+    def __init__(self, logs: Mapping[str, Any], values: Values) -> None:
+        self.logs: Values = {name: np.asarray(value, np.float64) for name, value in logs.items()}
+        self.values = values
+
+
+class Reference:
+    """The step of a model on one device.
+
+    It is traced before the step of all devices. So variables that are made in the first step are made here, on all
+    devices, as a model or optimizer has them that nobody has built.
+
+    Args:
+        distribution: Where variables belong.
+        model: The model.
+        sample: The rows.
+        draws: Gives the rows the random numbers of their replicas.
+    """
+
+    def __init__(
+        self, distribution: Distribution, model: keras.Model, sample: Sample, draws: RowsOfReplicas
+    ) -> None:
+        self._model, self._data, self._draws = model, sample.data, draws
+        self._state = keras_state.capture()
+        self._device = OneDevice(distribution, model)
+        self._step: Callable[[Any], Any] = model.train_step
+
+    def trace(self) -> bool:
+        """Compiles the step, unless the model runs eagerly; returns whether variables were made."""
+        if not self._model.run_eagerly:
+            # A concrete function, since TensorFlow warns of many traces of one method, and each check has one.
+            function = tf.function(self._with_creator(self._step), autograph=False)
+            self._step = self._alone(lambda: function.get_concrete_function(self._data))
+        return self._device.has_made
+
+    def run(self, before: Values, tracked: list[Tracked]) -> Outcome:
+        """Returns what a step leaves, given the values of the variables before it."""
+
+        def run() -> Outcome:
+            variables = {one.path: self._device.plain(one) for one in tracked}
+            for path, variable in variables.items():
+                variable.assign(before[path])
+            logs = self._step(self._data)
+            return Outcome(logs, {path: np.array(variable.numpy()) for path, variable in variables.items()})
+
+        return self._alone(run)
+
+    def run_twice(self, before: Values, tracked: list[Tracked], precision: str) -> tuple[Outcome, Outcome]:
+        """Returns what the step leaves, and what it leaves from weights that are off by a rounding error."""
+        return self.run(before, tracked), self.run(_disturbed(before, tracked, SPACING[precision]), tracked)
+
+    def _with_creator(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def with_creator(data: Any) -> Any:
+            with tf.variable_creator_scope(self._device.create):
+                return step(data)
+
+        return with_creator
+
+    def _alone(self, function: Callable[[], Any]) -> Any:
+        """Calls a function in a thread of its own, since this one may be in a strategy's scope."""
+
+        def call() -> Any:
+            with keras_state.restored(self._state), self._device, drawn_by(self._draws):
+                return function()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(call).result()
+
+
+def _disturbed(before: Values, tracked: list[Tracked], spacing: float) -> Values:
+    signs = np.random.default_rng(0).choice([1.0 - spacing, 1.0 + spacing], 4093)
+    found = dict(before)
+    for one in tracked:
+        value = before[one.path]
+        if one.role == WEIGHT and np.issubdtype(value.dtype, np.floating):
+            found[one.path] = value * np.resize(signs.astype(value.dtype), value.size).reshape(value.shape)
+    return found

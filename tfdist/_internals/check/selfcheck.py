@@ -1,0 +1,198 @@
+"""The first step of a training function, done twice: by all devices, and by one that has all rows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist._internals.check.reference import Outcome, Reference
+from tfdist._internals.check.result import OWN_RANDOMNESS, OWN_TRACE, Outcomes, Result, compared, noise
+from tfdist._internals.check.rows import RowsOfReplicas
+from tfdist._internals.check.settings import acting
+from tfdist._internals.check.variables import Tracked, Values, variables_of, with_others
+from tfdist._internals.contract import Distribution, Sample
+from tfdist.errors import UnsupportedError
+
+
+class CannotCheckError(Exception):
+    """The step cannot be done twice; says why."""
+
+
+class Clock:
+    """Takes the time of parts.
+
+    Attributes:
+        parts: Part -> seconds.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def end(self, part: str) -> None:
+        """Notes that a part has ended, and that the next one begins."""
+        now = time.monotonic()
+        self.parts[part] = self.parts.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+class Program(NamedTuple):
+    """A training step as the strategy compiles it.
+
+    Attributes:
+        trace: Compiles it for a placed batch; returns TensorFlow's variables that it reads or writes.
+        execute: Runs it on a placed batch; returns its logs.
+    """
+
+    trace: Callable[[Any], list[Any]]
+    execute: Callable[[Any], dict[str, Any]]
+
+
+def check_step(
+    distribution: Distribution,
+    model: keras.Model,
+    take_sample: Callable[[], Sample],
+    program: Program,
+    drawing_by_row: Callable[[], AbstractContextManager[Program]],
+) -> Result:
+    """Does one step on a few rows of a batch twice, compares, and puts all state back.
+
+    Args:
+        distribution: The strategy.
+        model: The model.
+        take_sample: Returns a few rows of the first batch.
+        program: The step.
+        drawing_by_row: Opens the step as it would be with `random_by_row`, for a model whose random numbers are
+            comparable in no other way.
+
+    Raises:
+        CannotCheckError: The step cannot be done twice.
+    """
+    clock = Clock()
+    try:
+        sample = take_sample()
+    except UnsupportedError as error:
+        raise CannotCheckError(str(error)) from error
+    clock.end("take rows")
+    with _same_random_state() as keep_state:
+        draws = RowsOfReplicas(sample.sizes, sample.padded_size, distribution.random_by_row)
+        outcomes = _both(distribution, model, sample, program, draws, keep_state, clock)
+        if draws.unlike:
+            with drawing_by_row() as by_row:
+                draws = RowsOfReplicas(sample.sizes, sample.padded_size, True)
+                outcomes = _both(distribution, model, sample, by_row, draws, keep_state, clock)
+    differences, unjudged = compared(outcomes, precision_of(model))
+    if noise(outcomes) > OWN_RANDOMNESS:
+        raise CannotCheckError(
+            "two runs of it on one device differ by more than rounding, as with random numbers of its own (tf.random)"
+        )
+    clock.end("compare")
+    return Result(sample.num_rows, differences, outcomes.differing, unjudged, clock.parts)
+
+
+def make_variables(distribution: Distribution, model: keras.Model, sample: Sample) -> None:
+    """Makes the variables that the first step would make, on all devices."""
+    Reference(distribution, model, sample, RowsOfReplicas(sample.sizes, sample.padded_size, True)).trace()
+
+
+def _both(
+    distribution: Distribution,
+    model: keras.Model,
+    sample: Sample,
+    program: Program,
+    draws: RowsOfReplicas,
+    keep_state: Callable[[], None],
+    clock: Clock,
+) -> Outcomes:
+    """Does the step by all devices, then by one, and puts all state back."""
+    reference = Reference(distribution, model, sample, draws)
+    problem: Exception | None = None
+    try:
+        if reference.trace():
+            keep_state()
+    except (
+        Exception
+    ) as error:  # whatever the model's code raises; a fault of its own shows in the next line too
+        problem = error
+    clock.end("compile on one device")
+    tracked = with_others(variables_of(model), program.trace(sample.batch))
+    clock.end(OWN_TRACE)
+    if problem is not None:
+        raise CannotCheckError(f"one device cannot compile it: {problem}") from problem
+    with acting(model):
+        kept = [one.read() for one in tracked]
+        # A metric begins with what one replica has of it, and not with the sum over all.
+        before = {one.path: values[0] for one, values in zip(tracked, kept, strict=True)}
+        clock.end("read and write")
+        logs = program.execute(sample.batch)
+        clock.end("step of all devices")
+        found = Outcome(logs, _totals(distribution, tracked, [one.read() for one in tracked]))
+        differing = _differing(tracked)
+        clock.end("read and write")
+        try:
+            expected, disturbed = reference.run_twice(before, tracked, precision_of(model))
+            clock.end("two steps of one device")
+        except tf.errors.ResourceExhaustedError as error:
+            raise CannotCheckError("one device has not the memory for it") from error
+        finally:
+            for one, values in zip(tracked, kept, strict=True):
+                one.write(values)
+    clock.end("read and write")
+    return Outcomes(tracked, before, found, expected, disturbed, differing)
+
+
+def precision_of(model: keras.Model) -> str:
+    """Returns the coarsest dtype that a layer of a model computes in."""
+    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    for precision in ("bfloat16", "float16", "float32", "float64"):
+        if precision in found:
+            return precision
+    return "float32"
+
+
+@contextmanager
+def _same_random_state() -> Iterator[Callable[[], None]]:
+    """Puts the generators of Python and NumPy back, from which layers may take seeds while they are traced.
+
+    Yields:
+        What notes the present state as that to put back: a layer that was made has drawn its weights for good.
+    """
+    state: list[Any] = []
+
+    def note() -> None:
+        state[:] = random.getstate(), np.random.get_state()
+
+    note()
+    try:
+        yield note
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+
+
+def _totals(distribution: Distribution, tracked: list[Tracked], read: list[list[np.ndarray]]) -> Values:
+    """Returns each variable's value: of copies the first, and of parts, as those of metrics, the sum over all."""
+    values = {}
+    for one, parts in zip(tracked, read, strict=True):
+        value = sum(parts[1:], start=parts[0]) if one.is_sum and parts[0].dtype != bool else parts[0]
+        if one.is_sum and distribution.num_processes > 1 and "accumulator" not in one.path:
+            gathered = distribution.all_gather_arrays(value.astype(np.float32).ravel())
+            value = sum(gathered[1:], start=gathered[0]).reshape(value.shape).astype(value.dtype)
+        values[one.path] = value
+    return values
+
+
+def _differing(tracked: list[Tracked]) -> list[str]:
+    found = []
+    for one in tracked:
+        prints = np.asarray(one.fingerprints())
+        if prints.size and not np.allclose(prints, prints[:1], rtol=1e-9, atol=1e-30, equal_nan=True):
+            found.append(one.path)
+    return found

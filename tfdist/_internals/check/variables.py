@@ -1,0 +1,119 @@
+"""The variables that a step may change: read, written back, and given to one device alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+# What a variable is to the training, in the order in which a report names them.
+WEIGHT, STATE, SLOT, METRIC = "weight", "state", "optimizer", "metric"
+
+Values = dict[str, np.ndarray]
+
+
+class Tracked:
+    """One variable of the training.
+
+    Args:
+        path: How a report calls it.
+        role: `WEIGHT` (trained), `STATE` (of a layer, or a seed), `SLOT` (of an optimizer) or `METRIC`.
+        raw: What TensorFlow has of it: a variable, or one that has a component on each local device.
+        keras_variable: The Keras variable that holds it, if any.
+    """
+
+    def __init__(self, path: str, role: str, raw: Any, keras_variable: Any = None) -> None:
+        self.path, self.role, self.raw, self.keras_variable = path, role, raw, keras_variable
+        self.components = tuple(raw.values) if isinstance(raw, tf.distribute.DistributedValues) else (raw,)
+        # The components of a variable of this kind differ, and their sum is its value.
+        self.is_sum = (
+            len(self.components) > 0
+            and getattr(raw, "synchronization", None) == tf.VariableSynchronization.ON_READ
+            and isinstance(raw, tf.distribute.DistributedValues)
+        )
+
+    def read(self) -> list[np.ndarray]:
+        """Returns the value of each component, or one value if all are copies."""
+        read = self.components if self.is_sum else self.components[:1]
+        return [np.array(component.numpy()) for component in read]
+
+    def write(self, values: list[np.ndarray]) -> None:
+        """Sets what `read` returned."""
+        for index, component in enumerate(self.components):
+            component.assign(values[index if self.is_sum else 0])
+
+    def fingerprints(self) -> list[tuple[float, float]]:
+        """Returns two sums of each copy, which are alike if the copies are; nothing for what is no copy."""
+        if self.is_sum or len(self.components) < 2 or not self.components[0].dtype.is_floating:
+            return []
+        found = []
+        for component in self.components:
+            value = tf.cast(component, tf.float64)
+            found.append((float(tf.reduce_sum(value)), float(tf.reduce_sum(tf.abs(value)))))
+        return found
+
+
+def optimizers_of(model: keras.Model) -> list[Any]:
+    """Returns the optimizers that a model holds: that of `compile`, those in its attributes, and what these wrap."""
+    found: dict[int, Any] = {}
+
+    def look(value: Any, depth: int) -> None:
+        if isinstance(value, BaseOptimizer):
+            if id(value) not in found:
+                found[id(value)] = value
+                look(list(vars(value).values()), 1)
+        elif isinstance(value, Mapping) and depth:
+            look(list(value.values()), depth - 1)
+        elif isinstance(value, list | tuple | set) and depth:
+            for part in value:
+                look(part, depth - 1)
+
+    look(list(vars(model).values()), 2)
+    look(model.optimizer, 1)
+    return list(found.values())
+
+
+def variables_of(model: keras.Model) -> list[Tracked]:
+    """Returns the Keras variables of a model, its metrics, its optimizers and the global seed."""
+    metrics = [variable for metric in model.metrics for variable in metric.variables]
+    in_metrics = {id(variable) for variable in metrics}
+    trained = {id(variable) for variable in model.trainable_variables}
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    groups: list[tuple[Any, Any]] = [
+        (
+            lambda v: WEIGHT if id(v) in trained else STATE,
+            (v for v in model.variables if id(v) not in in_metrics),
+        ),
+        (lambda v: SLOT, (v for optimizer in optimizers_of(model) for v in optimizer.variables)),
+        (lambda v: METRIC, metrics),
+        (lambda v: STATE, [] if generator is None else [generator.state]),
+    ]
+    found: dict[int, Tracked] = {}
+    paths: set[str] = set()
+    for role, variables in groups:
+        for variable in variables:
+            if id(variable) in found or getattr(variable, "_value", None) is None:
+                continue
+            path = variable.path
+            while path in paths:
+                path += "'"
+            paths.add(path)
+            found[id(variable)] = Tracked(path, role(variable), variable._value, variable)
+    return list(found.values())
+
+
+def with_others(known: list[Tracked], raw: Iterable[Any]) -> list[Tracked]:
+    """Returns the variables, and those of TensorFlow in `raw` that are not among them."""
+    seen = {id(component) for tracked in known for component in (tracked.raw, *tracked.components)}
+    found = list(known)
+    for variable in raw:
+        if id(variable) not in seen and variable.dtype != tf.resource:
+            seen.add(id(variable))
+            found.append(Tracked(variable.name, STATE, variable))
+    return found

@@ -1,0 +1,102 @@
+"""A few rows of a placed batch: on the replicas as a step takes them, and all of them together on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from tensorflow.python.distribute.distribute_utils import regroup
+
+from tfdist._internals.contract import Sample
+from tfdist._internals.replica.cut import LocalPieces, ReplicaBatch
+from tfdist._internals.rows import count_rows
+
+# Two rows a replica, and one more: a number that no number of replicas above one divides.
+_ROWS_EACH = 2
+
+
+def sample(strategy: Any, batch: Any, pieces: Sequence[ReplicaBatch], has_fixed_rows: bool) -> Sample:
+    """Returns a few rows of a batch.
+
+    Args:
+        strategy: The strategy of replicas.
+        batch: The placed batch.
+        pieces: Its piece on each replica of this process.
+        has_fixed_rows: Whether a step takes pieces of this size only. Then all rows are taken, unless padding may stand
+            in for some.
+    """
+    first = strategy.process_index * len(pieces)
+    total, num_replicas = int(pieces[0].num_global), strategy.num_replicas_in_sync
+    taken = total
+    if not has_fixed_rows or strategy.pads_batches:
+        taken = min(total, _ROWS_EACH * num_replicas + 1)
+    starts = [replica * taken // num_replicas for replica in range(num_replicas + 1)]
+    sizes = tuple(end - start for start, end in zip(starts, starts[1:], strict=False))
+    own = sizes[first : first + len(pieces)]
+    rows = [_first_rows(piece.data, size) for piece, size in zip(pieces, own, strict=True)]
+    few = [
+        ReplicaBatch(
+            piece.data if has_fixed_rows else _first_rows(piece.data, max(size, 1)),
+            tf.constant(size, tf.int64),
+            tf.constant(taken, tf.int64),
+        )
+        for piece, size in zip(pieces, own, strict=True)
+    ]
+    if isinstance(batch, LocalPieces):
+        placed: Any = LocalPieces(tuple(few))
+    else:
+        placed = few[0] if len(few) == 1 else regroup(tuple(few), always_wrap=True)
+    everywhere = rows if strategy.num_processes == 1 else _of_all_workers(strategy, rows)
+    padded_size = int(count_rows(few[0].data)) if strategy.pads_batches else 0
+    return Sample(placed, _joined(everywhere), sizes, taken, padded_size)
+
+
+def _first_rows(data: Any, size: int) -> Any:
+    def of_leaf(leaf: Any) -> Any:
+        if isinstance(leaf, tf.SparseTensor):
+            rest = leaf.dense_shape[1:]
+            return tf.sparse.slice(leaf, tf.zeros_like(leaf.dense_shape), tf.concat([[size], rest], 0))
+        if isinstance(leaf, tf.RaggedTensor) or (tf.is_tensor(leaf) and leaf.shape.rank != 0):
+            return leaf[:size]
+        return leaf
+
+    return tree.map_structure(of_leaf, data, none_is_leaf=False)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    def of_leaves(*leaves: Any) -> Any:
+        if isinstance(leaves[0], tf.SparseTensor):
+            return tf.sparse.concat(0, list(leaves), expand_nonconcat_dims=True)
+        if isinstance(leaves[0], tf.RaggedTensor) or (tf.is_tensor(leaves[0]) and leaves[0].shape.rank != 0):
+            return tf.concat(list(leaves), 0)
+        return leaves[0]
+
+    with tf.device("CPU:0"):
+        return tree.map_structure(of_leaves, *parts, none_is_leaf=False)
+
+
+def _of_all_workers(strategy: Any, rows: list[Any]) -> list[Any]:
+    """Returns the rows of each replica of all workers, in order."""
+    mine = _joined(rows)
+    flat = tf.nest.flatten(mine, expand_composites=True)
+    by_worker = [strategy.all_gather_arrays(_as_words(tf.io.serialize_tensor(leaf).numpy())) for leaf in flat]
+    found = []
+    for worker in range(strategy.num_processes):
+        leaves = [
+            tf.io.parse_tensor(_from_words(of_leaf[worker]), leaf.dtype)
+            for of_leaf, leaf in zip(by_worker, flat, strict=True)
+        ]
+        found.append(tf.nest.pack_sequence_as(mine, leaves, expand_composites=True))
+    return found
+
+
+def _as_words(text: bytes) -> np.ndarray:
+    """Returns the length and the bytes as int32, which collectives take."""
+    return np.frombuffer(len(text).to_bytes(4, "little") + text + bytes(-len(text) % 4), np.int32)
+
+
+def _from_words(words: np.ndarray) -> bytes:
+    return words[1:].tobytes()[: int(words[0])]
