@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfdist._internals.check.reference import Outcome, Reference
 from tfdist._internals.check.result import OWN_RANDOMNESS, OWN_TRACE, Outcomes, Result, compared, noise
 from tfdist._internals.check.rows import RowsOfReplicas
-from tfdist._internals.check.settings import acting
-from tfdist._internals.check.variables import Tracked, Values, variables_of, with_others
+from tfdist._internals.check.settings import acting, has_open_accumulation
+from tfdist._internals.check.variables import METRIC, Tracked, Values, variables_of, with_others
 from tfdist._internals.contract import Distribution, Sample
 from tfdist.errors import UnsupportedError
 
@@ -126,10 +126,12 @@ def _both(
     clock.end(OWN_TRACE)
     if problem is not None:
         raise CannotCheckError(f"one device cannot compile it: {problem}") from problem
+    accumulates = has_open_accumulation(model)
     with acting(model):
         kept = [one.read() for one in tracked]
+        before = _totals(distribution, tracked, kept, with_accumulators=accumulates)
         # A metric begins with what one replica has of it, and not with the sum over all.
-        before = {one.path: values[0] for one, values in zip(tracked, kept, strict=True)}
+        before |= {one.path: own[0] for one, own in zip(tracked, kept, strict=True) if one.role == METRIC}
         clock.end("read and write")
         logs = program.execute(sample.batch)
         clock.end("step of all devices")
@@ -177,12 +179,21 @@ def _same_random_state() -> Iterator[Callable[[], None]]:
         np.random.set_state(state[1])
 
 
-def _totals(distribution: Distribution, tracked: list[Tracked], read: list[list[np.ndarray]]) -> Values:
+def _totals(
+    distribution: Distribution,
+    tracked: list[Tracked],
+    read: list[list[np.ndarray]],
+    with_accumulators: bool = False,
+) -> Values:
     """Returns each variable's value: of copies the first, and of parts, as those of metrics, the sum over all."""
     values = {}
     for one, parts in zip(tracked, read, strict=True):
         value = sum(parts[1:], start=parts[0]) if one.is_sum and parts[0].dtype != bool else parts[0]
-        if one.is_sum and distribution.num_processes > 1 and "accumulator" not in one.path:
+        if (
+            one.is_sum
+            and distribution.num_processes > 1
+            and (with_accumulators or "accumulator" not in one.path)
+        ):
             gathered = distribution.all_gather_arrays(value.astype(np.float32).ravel())
             value = sum(gathered[1:], start=gathered[0]).reshape(value.shape).astype(value.dtype)
         values[one.path] = value

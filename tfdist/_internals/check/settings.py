@@ -36,6 +36,14 @@ def acting(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
+def has_open_accumulation(model: keras.Model) -> bool:
+    """Returns whether gradients have been accumulated that no update has used yet."""
+    optimizers = [one for one in optimizers_of(model) if one.gradient_accumulation_steps]
+    return any(
+        int(one._iterations.numpy()) % one.gradient_accumulation_steps for one in optimizers if one.built
+    )
+
+
 def _settings(optimizer: Any) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = []
     steps = optimizer.gradient_accumulation_steps or 1
