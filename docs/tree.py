@@ -19,10 +19,10 @@ OTHER = {
     ".ci/run": "fresh environment, then `make lint`, `make test` and `make wide`",
     "pyproject.toml": "the build system",
     "LICENSE": "Apache-2.0",
-    "docs/": "one page a subject; parity.md, parallelisms/mesh_layers.md and tree.md are written by tools",
+    "docs/": "one page a subject; parity, keras-tests, parallelisms/mesh_layers and tree are written by tools",
     "notebooks/": "00_quickstart: one device against two; 01_tensor_parallel: a BERT in pieces; executed by the tests",
     "benchmarks/": "step overhead and collectives, measured against plain Keras and stock strategies",
-    "tests/": "architecture, unit (mirrors tfdist/), parity, canaries (patches), multi_device, multi_process, e2e",
+    "tests/": "architecture, unit (as tfdist/), parity, canaries, multi_device, multi_process, e2e, keras_tests",
 }
 
 _INTRODUCTION = """# Where what is
