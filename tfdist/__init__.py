@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # Public name -> module; None for a package.
 _PUBLIC = {
     "create_strategy": "strategies.factory",
+    "broadcast_weights": "strategies.broadcast",
     "list_strategies": "strategies.factory",
     "register_strategy": "strategies.factory",
     "sum_gradients": "own_steps",

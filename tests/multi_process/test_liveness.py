@@ -6,6 +6,7 @@ late ends well.
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -117,6 +118,70 @@ def test_exit(tmp_path):
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
 
 
+CHIEF_ALONE = {
+    "evaluate": "model.evaluate(*rows, batch_size=8, verbose=0)",
+    "train_on_batch": "model.train_on_batch(*rows)",
+    "save": "model.save(here / 'model.keras')",
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "call"),
+    [
+        ("multi_worker_mirrored", "evaluate"),
+        pytest.param("multi_worker_mirrored", "train_on_batch", marks=pytest.mark.wide),
+        pytest.param("mesh", "evaluate", marks=pytest.mark.wide),
+        ("mesh", "save"),
+    ],
+)
+def test_a_callback_calls_on_one_worker_what_is_for_all(tmp_path, strategy, call):
+    """Both see within seconds that they wait for each other at different places."""
+    group = start(tmp_path, strategy=strategy, fault="self.model; " + CHIEF_ALONE[call], timeout_s=300)
+    codes = end(group, tmp_path, 20)
+    assert None not in codes and 0 not in codes, log(tmp_path, 0)[-2000:]
+    for index in range(2):
+        assert "All workers must make the same calls" in log(tmp_path, index), log(tmp_path, index)[-2000:]
+        assert re.search(r"worker 1 is [^.]*train\.py:\d+, in happen", log(tmp_path, index))
+
+
+@either_strategy
+def test_generators_of_unequal_length(tmp_path, strategy):
+    data = "(rows for rows in [(rows[0][:8], rows[1][:8])] * (5 + 2 * process_index()))"
+    group = start(
+        tmp_path, strategy=strategy, epochs="3", after=f"model.fit({data}, verbose=0)", timeout_s=300
+    )
+    codes = end(group, tmp_path, 20)
+    assert None not in codes and 0 not in codes, log(tmp_path, 0)[-2000:]
+    for index in range(2):
+        assert "the data of worker 0 ended after step 5 of fit, and worker 1 has data for step 6" in log(
+            tmp_path, index
+        ), log(tmp_path, index)[-2000:]
+
+
+def test_evaluation_by_the_chief_after_the_others_have_ended(tmp_path):
+    after = "if process_index() == 0: model.evaluate(*rows, batch_size=8, verbose=0)"
+    codes = end(start(tmp_path, epochs="3", after=after, timeout_s=300), tmp_path, 20)
+    assert codes == [1, 0], log(tmp_path, 0)[-2000:]
+    assert "worker 1 has ended its program, and worker 0 is at 'the start of evaluate'" in log(tmp_path, 0)
+
+
+def test_leaving_without_a_word(tmp_path):
+    codes = end(start(tmp_path, fault="os._exit(0)", timeout_s=300), tmp_path, 20)
+    assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "WorkerError: worker 1 has ended without a word" in log(tmp_path, 0)
+
+
+@pytest.mark.wide
+@either_strategy
+def test_a_worker_that_is_stopped_for_a_while_is_waited_for(tmp_path, strategy):
+    fault = "os.kill(os.getpid(), signal.SIGSTOP)"
+    group = start(tmp_path, strategy=strategy, fault=fault, epochs="4", timeout_s=60)
+    wait_for_fault(group, tmp_path)
+    time.sleep(20)
+    group.send_signal(1, signal.SIGCONT)
+    assert group.wait(30) == [0, 0], log(tmp_path, 0)[-2000:]
+
+
 @either_strategy
 def test_killed(tmp_path, strategy):
     codes = end(
@@ -124,13 +189,14 @@ def test_killed(tmp_path, strategy):
     )
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
-    assert "task:1" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
+    assert "worker 1 has ended without a word" in log(tmp_path, 0), log(tmp_path, 0)[-2000:]
 
 
 def test_stopped(tmp_path):
     codes = end(start(tmp_path, fault="os.kill(os.getpid(), signal.SIGSTOP)"), tmp_path, 30)
     assert codes[1] is None
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "worker 1 does not answer: its process or its machine is stopped" in log(tmp_path, 0)
 
 
 @either_strategy
@@ -138,6 +204,7 @@ def test_worker_that_does_nothing_more(tmp_path, strategy):
     """The process lives, but no longer takes part: the limit of the strategy holds."""
     codes = end(start(tmp_path, strategy=strategy, fault="time.sleep(100)"), tmp_path, 30)
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert re.search(r"worker 1 is in fit for \d+ s \(train\.py:\d+, in happen\)", log(tmp_path, 0))
 
 
 def test_a_model_saved_by_the_chief_alone(tmp_path):
@@ -161,6 +228,7 @@ def test_a_checkpoint_written_by_the_chief_alone(tmp_path):
 def test_worker_that_ends_early(tmp_path):
     codes = end(start(tmp_path, fault="sys.exit(0)"), tmp_path, 20)
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
+    assert "WorkerError: worker 1 left fit by sys.exit(0) (train.py:" in log(tmp_path, 0)
 
 
 def test_workers_that_were_told_different_things(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,20 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
         begin_together()
+
+    def of_chief(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the chief's arrays, given in every process arrays of the same shapes and dtypes.
+
+        Raises:
+            WorkerError: A process did not arrive.
+        """
+        found = []
+        for array in arrays:
+            # Bytes, since collectives take not every dtype. The others give nothing.
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).astype(np.int32)
+            whole = self.all_gather_arrays(flat if self.is_chief else flat[:0])[0]
+            found.append(whole.astype(np.uint8).view(array.dtype).reshape(array.shape))
+        return found
 
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.

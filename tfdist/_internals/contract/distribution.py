@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfdist import process
 from tfdist._internals import keras_state
 from tfdist._internals.contract.step import Step, step_scope
+from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.errors import UnsupportedError
 
 
@@ -173,6 +174,22 @@ class Distribution(ABC):
     def settled(self, variables: Sequence[Any]) -> list[tuple[Any, tf.Tensor]]:
         """Waits for the last step; returns the variables that must be read on the host, each with its value."""
         return []
+
+    def pieces_of(self, variable: Any) -> dict[str, np.ndarray]:
+        """Returns what this process holds of a Keras variable, to be compared with what the others hold.
+
+        Returns:
+            Name of a piece -> its value. All processes that hold a piece of one name have the same, if all is well.
+        """
+        return {"": np.asarray(variable.value)}
+
+    def any_process(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process; all processes call this."""
+        return any(all_gather_json("a flag", bool(flag)))
+
+    def of_chief(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the chief's arrays, given in every process arrays of the same shapes and dtypes."""
+        return list(arrays)
 
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.

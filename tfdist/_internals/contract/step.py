@@ -119,6 +119,15 @@ class Step:
         """Returns the sums over all parts of tensors or IndexedSlices."""
         return list(values)
 
+    def told(self) -> list[tf.Tensor]:
+        """Returns what this part tells the others in each step, float32 tensors that are summed."""
+        assert self.wants_stop is not None
+        return [self.wants_stop]
+
+    def heard(self, told: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns how many want to stop, given the sums of what all parts told; a vector if more stands behind it."""
+        return told[0]
+
     # Gradients: summed once for each update, whoever asks first.
 
     def shares_of(self, gradients: Sequence[Any]) -> list[Any]:
@@ -140,7 +149,7 @@ class Step:
         return shares
 
     def add_passengers(self, values: Sequence[tf.Tensor]) -> None:
-        """Lets float32 tensors travel with the next sum of gradients, so that they cost no collective."""
+        """Lets float32 and float64 tensors travel with the next sum of gradients, so that they cost no collective."""
         self._passengers = list(values)
 
     def take_passengers(self) -> list[tf.Tensor]:

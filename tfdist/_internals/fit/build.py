@@ -15,6 +15,7 @@ from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from tfdist._internals.contract import Distribution
+from tfdist._internals.fit.agreement.meetings import note_built
 from tfdist._internals.patch import Patch, of_model
 from tfdist._internals.step.metrics import count_by_step
 
@@ -31,6 +32,7 @@ def _from_spec(
     for metric in getattr(model._compile_loss, "metrics", ()):
         count_by_step(metric)
     distribution.check(model)
+    note_built(model)
 
 
 def _place_metrics(distribution: Distribution, model: Any) -> None:

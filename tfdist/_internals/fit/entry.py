@@ -16,12 +16,14 @@ from keras import callbacks as keras_callbacks
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from tfdist._internals.contract import distribution_of
+from tfdist._internals.fit.agreement.meetings import begin_call, end_call
 from tfdist._internals.fit.run import run_of
 from tfdist._internals.fit.source import call_scope
-from tfdist._internals.fit.stop import StopTogether
+from tfdist._internals.fit.stop import StopTogether, may_stop_in_an_epoch
 from tfdist._internals.patch import Patch
-from tfdist._internals.processes.coordination import agree, barrier, report_failure
-from tfdist._internals.processes.seed import global_seed
+from tfdist._internals.processes.coordination import report_failure
+from tfdist._internals.processes.place import in_call, line_of
+from tfdist._internals.processes.watch import causes_named
 from tfdist.errors import UnsupportedError
 from tfdist.process import is_chief, num_processes, process_index
 
@@ -29,11 +31,11 @@ Callbacks = list[Any]
 
 # The function that turns Keras's file-writing callbacks into ones for several processes, if it is set. The package
 # `callbacks` stands above this one, so it cannot be imported here.
-_adapters: list[Callable[[Callbacks], Callbacks]] = []
+_adapters: list[Callable[[Callbacks, Any], Callbacks]] = []
 
 
-def set_callback_adapter(adapter: Callable[[Callbacks], Callbacks]) -> None:
-    """Sets the function that `fit` in several processes applies to its callbacks."""
+def set_callback_adapter(adapter: Callable[[Callbacks, Any], Callbacks]) -> None:
+    """Sets the function of callbacks and model that `fit` in several processes applies to its callbacks."""
     _adapters[:] = [adapter]
 
 
@@ -62,7 +64,7 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             _check_scope(self)
             distribution = distribution_of(self.distribute_strategy)
-            with call_scope(stock.__name__):
+            with call_scope(stock.__name__), in_call(stock.__name__):
                 if distribution is None:
                     return stock(self, *args, **kwargs)
                 distribution.prepare(self, stock.__name__)
@@ -88,40 +90,32 @@ def _together(stock: Any, settings: tuple[str, ...], model: Any, args: Any, kwar
     # An evaluate inside of fit is given the list of callbacks that fit has made.
     outermost = not isinstance(given.get("callbacks"), keras_callbacks.CallbackList)
     try:
-        if outermost:
-            _meet(stock.__name__, given, settings)
-            given["callbacks"] = _callbacks(given.get("callbacks"), training=stock.__name__ == "fit")
-        result = stock(*bound.args, **bound.kwargs)
-        if outermost:
-            # If one worker went on and ended, it would break the collectives of another that is late.
-            barrier(f"the end of {stock.__name__}")
+        with causes_named():
+            if outermost:
+                callbacks = _adapted(given.get("callbacks"), model)
+                votes = begin_call(
+                    model, stock.__name__, given, settings, may_stop=may_stop_in_an_epoch(callbacks)
+                )
+                given["callbacks"] = (
+                    [*callbacks, StopTogether(votes)] if stock.__name__ == "fit" else callbacks
+                )
+            result = stock(*bound.args, **bound.kwargs)
+            if outermost:
+                end_call(model, stock.__name__)
         return result
     except (SystemExit, KeyboardInterrupt) as error:
         # Other exceptions are not reported here: the script may catch them, in all processes alike. These two end
         # the process (see `processes.end`).
-        report_failure(
-            f"worker {process_index()} left {stock.__name__}: {type(error).__name__} {error}".rstrip()
-        )
+        how = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else "KeyboardInterrupt"
+        report_failure(f"worker {process_index()} left {stock.__name__} by {how}{line_of(error)}")
         raise
 
 
-def _meet(name: str, given: dict[str, Any], settings: tuple[str, ...]) -> None:
-    """Checks that the processes were told the same, before the first collective."""
-    agree(
-        f"the arguments of {name}",
-        {key: given[key] for key in settings if isinstance(given.get(key), int | float | str | bool | None)},
-    )
-    agree(
-        "the random seed (keras.utils.set_random_seed must be given the same number everywhere)",
-        global_seed(),
-    )
-
-
-def _callbacks(callbacks: Any, training: bool) -> Callbacks:
+def _adapted(callbacks: Any, model: Any) -> Callbacks:
     listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []
     for adapter in _adapters:
-        listed = adapter(listed)
-    return [*listed, StopTogether()] if training else listed
+        listed = adapter(listed, model)
+    return listed
 
 
 def _patch(attribute: str, settings: tuple[str, ...]) -> Patch:
@@ -137,7 +131,11 @@ def _patch(attribute: str, settings: tuple[str, ...]) -> Patch:
 
 PATCHES = (
     _patch(
-        "fit", ("batch_size", "epochs", "initial_epoch", "steps_per_epoch", "validation_steps", "shuffle")
+        "fit",
+        (
+            *("batch_size", "epochs", "initial_epoch", "steps_per_epoch", "shuffle"),
+            *("validation_split", "validation_steps", "validation_batch_size", "validation_freq"),
+        ),
     ),
     _patch("evaluate", ("batch_size", "steps")),
     _patch("predict", ("batch_size", "steps")),

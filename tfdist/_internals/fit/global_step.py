@@ -76,21 +76,29 @@ def _global_logs(model: Any, step: Step, logs: Any) -> dict[str, Any]:
         for name in _result_names(metric)
     }
     extra = {key: value for key, value in logs.items() if key not in live}
-    extra_shares = [step.share(tf.cast(value, tf.float32)) for value in extra.values()]
+    extra_shares = [step.share(_exact(value)) for value in extra.values()]
     shared = _on_their_way.get(step)
     if shared is not None and not extra:
         summed = step.take_passengers()
+        count = len(shared.tensors)
         if shared.is_outdated:
-            values, (stop,) = _share_now(model, step, [step.wants_stop])
+            values, told = _share_now(model, step, step.told())
         else:
-            values, stop = shared.store(summed[:-1]), summed[-1]
+            values, told = shared.store(summed[:count]), summed[count:]
     else:
-        values, (stop, *extra_shares) = _share_now(model, step, [step.wants_stop, *extra_shares])
+        values, summed = _share_now(model, step, [*extra_shares, *step.told()])
+        extra_shares, told = summed[: len(extra)], summed[len(extra) :]
+    stop = step.heard(told)
     results = _metrics_result(model, values)
     for key, value in zip(extra, extra_shares, strict=True):
         results[key] = tf.cast(value, extra[key].dtype) if tf.is_tensor(extra[key]) else value
     ordered = {key: results[key] for key in logs if key in results}
     return {**ordered, STOP_KEY: stop}
+
+
+def _exact(value: Any) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    return value if value.dtype == tf.float64 else tf.cast(value, tf.float32)
 
 
 def _result_names(metric: Any) -> list[str]:
@@ -103,7 +111,7 @@ def _result_names(metric: Any) -> list[str]:
 
 def _share_with_gradients(model: Any, step: Step) -> None:
     shared = _on_their_way[step] = SharedState(model, step)
-    step.add_passengers([*shared.tensors, step.wants_stop])
+    step.add_passengers([*shared.tensors, *step.told()])
 
 
 def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:

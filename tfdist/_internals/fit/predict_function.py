@@ -10,6 +10,8 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, concat
 
 from tfdist._internals.contract import Distribution
 from tfdist._internals.patch import Patch, of_model
+from tfdist._internals.processes.watch import shared_step
+from tfdist._internals.rows import row_errors
 
 
 def _make(distribution: Distribution, stock: Any, model: Any, force: bool = False) -> Any:
@@ -24,7 +26,10 @@ def _make(distribution: Distribution, stock: Any, model: Any, force: bool = Fals
     predict = distribution.predictor(model, compiled)
 
     def predict_function(batches: list[Any]) -> Any:
-        outputs = [predict(distribution.place(batch)) for batch in batches]
+        outputs = []
+        for batch in batches:
+            with shared_step(), row_errors():
+                outputs.append(predict(distribution.place(batch)))
         return outputs[0] if len(outputs) == 1 else tree.map_structure(lambda *parts: concat(parts), *outputs)
 
     model.predict_function = predict_function

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from tfdist._internals.rows import check_same_rows
+
 
 class BatchProbe(Protocol):
     """A meter that is shown every batch of the compiled training step."""
@@ -21,15 +25,26 @@ class Run:
 
     Attributes:
         wants_stop: Whether this process wants training to stop; told to the others with the next step.
-        stop_votes: How many processes wanted it in the last step, a number or a scalar tensor.
+        heard: What the parts told each other in the last step: how many processes wanted to stop and, where each has
+            the global batch, its rows in each process. A number, a scalar or a vector.
         probe: What is shown every batch, if anything.
         is_shown: Whether the call of `fit` shows its progress in this process.
     """
 
     wants_stop: bool = False
-    stop_votes: Any = 0.0
+    heard: Any = 0.0
     probe: BatchProbe | None = None
     is_shown: bool = False
+
+    def votes(self) -> float:
+        """Returns how many processes wanted to stop in the last step, for which it waits.
+
+        Raises:
+            DataError: The processes had batches with different numbers of rows.
+        """
+        votes, *rows = np.asarray(self.heard).reshape(-1)
+        check_same_rows(np.asarray(rows))
+        return float(votes)
 
 
 _runs: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()

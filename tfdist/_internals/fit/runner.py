@@ -15,6 +15,9 @@ from tfdist._internals.check import Program, check_first_step, needs_first_step
 from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
+from tfdist._internals.processes.watch import shared_step
+from tfdist._internals.rows import row_errors
+from tfdist.process import num_processes
 
 Again = Callable[[Any], Any]
 
@@ -68,12 +71,13 @@ def _has_fixed_rows(iterator: Any) -> bool:
 class _Logs:
     """Packs logs into one vector and back, because a loop's variables need one structure from the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: tf.DType) -> None:
+        self.dtype = dtype
         self.template: Any = None
 
     def pack(self, logs: Any) -> tf.Tensor:
         self.template = tree.map_structure(tf.TensorSpec.from_tensor, logs)
-        return tf.concat([tf.reshape(tf.cast(leaf, tf.float32), [-1]) for leaf in tree.flatten(logs)], 0)
+        return tf.concat([tf.reshape(tf.cast(leaf, self.dtype), [-1]) for leaf in tree.flatten(logs)], 0)
 
     def unpack(self, vector: tf.Tensor) -> Any:
         specs = tree.flatten(self.template)
@@ -108,15 +112,18 @@ class StepRunner:
     def __call__(self, iterator: Any) -> Any:
         run = run_of(self._model)
         execute = self._checked if self._unchecked else self._execute
-        logs = execute(iterator, self.flag(float(run.wants_stop)), self._model.steps_per_execution)
-        run.stop_votes = self.votes(logs.pop(STOP_KEY), iterator)
+        with shared_step(), row_errors():
+            logs = execute(iterator, self.flag(float(run.wants_stop)), self._model.steps_per_execution)
+            if num_processes() > 1:
+                run.votes()  # of the step before: this waits for nothing
+            run.heard = self.votes(logs.pop(STOP_KEY), iterator)
         return logs
 
     # Hooks that a strategy may override.
 
     def flag(self, value: float) -> tf.Tensor:
         """Returns a value of this process, scalar float32, which a step sums over all processes."""
-        return _constant(value)
+        return constant(value)
 
     def votes(self, total: tf.Tensor, iterator: Any) -> Any:
         """Returns the sum of the flags, given the one that a step returned."""
@@ -150,14 +157,14 @@ class StepRunner:
         return self._step(self._next_batch(iterator), wants_stop)
 
     def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
-        logs = _Logs()
+        logs = _Logs(tf.float64 if self._model.compute_dtype == "float64" else tf.float32)
         _, vector = tf.while_loop(
             lambda index, _: index < count,
             lambda index, _: (
                 index + 1,
                 logs.pack(self._one_step(self._next_batch(iterator), wants_stop)),
             ),
-            (0, tf.zeros([0])),
+            (0, tf.zeros([0], logs.dtype)),
             shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
         )
         return logs.unpack(vector)
@@ -252,6 +259,7 @@ class StepRunner:
 
 
 @functools.cache
-def _constant(value: float) -> tf.Tensor:
+def constant(value: float) -> tf.Tensor:
+    """Returns a scalar float32 tensor, which is made once."""
     # Making a new tensor for each step would take a hundredth of the time of a small model's step.
     return tf.constant(value)

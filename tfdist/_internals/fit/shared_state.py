@@ -44,8 +44,14 @@ def begin(model: Any, step: Step) -> None:
     }
 
 
-def shared_outputs(model: Any, data: Any) -> Any:
-    """Returns the outputs of `predict_step`, after which the parts share what layers wrote."""
+def shared_outputs(model: Any, data: Any, counted: Callable[[Step, Any], Any] | None = None) -> Any:
+    """Returns the outputs of `predict_step`, after which the parts share what layers wrote.
+
+    Args:
+        model: The model.
+        data: The part's data.
+        counted: Returns what counts of one output; the rows that count, if it is not given.
+    """
     step = current_step()
     if step is None:
         return model.predict_step(data)
@@ -53,7 +59,9 @@ def shared_outputs(model: Any, data: Any) -> Any:
     outputs = model.predict_step(data)
     state = SharedState(model, step, with_metrics=False)
     state.store(step.sum(state.tensors))
-    return tree.map_structure(step.counted, outputs)
+    if counted is None:
+        return tree.map_structure(step.counted, outputs)
+    return tree.map_structure(lambda output: counted(step, output), outputs)
 
 
 class SharedState:

@@ -22,18 +22,24 @@ from keras.src.trainers.data_adapters import array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
+from tfdist._internals.fit.agreement.batches import Seen, WatchedBatches
 from tfdist._internals.processes import seed
 from tfdist._internals.processes.coordination import broadcast_json
 from tfdist.data.by_index import ByIndex, Epochs, by_index_of
+from tfdist.process import num_processes
 
 _local = threading.local()
 
 
 @dataclass
 class _Call:
-    """A call of fit, evaluate or predict, and how many sources of batches it has opened."""
+    """A call of fit, evaluate or predict, how many sources of batches it has opened, and what is known of these.
+
+    An evaluation within `fit` shares the batches of the `fit`.
+    """
 
     name: str
+    watched: list[WatchedBatches]
     num_sources: int = 0
 
 
@@ -41,7 +47,7 @@ class _Call:
 def call_scope(name: str) -> Iterator[None]:
     """Surrounds a call of `fit`, `evaluate` or `predict`."""
     before = getattr(_local, "call", None)
-    _local.call = _Call(name)
+    _local.call = _Call(name, [] if before is None else before.watched)
     try:
         yield
     finally:
@@ -55,6 +61,20 @@ def opens_training() -> bool:
         return True
     call.num_sources += 1
     return call.name == "fit" and call.num_sources == 1
+
+
+def watch_batches() -> WatchedBatches | None:
+    """Returns what is to be shown the batches of a source that is opened; None in one process."""
+    call = getattr(_local, "call", None)
+    if call is None or num_processes() == 1:
+        return None
+    call.watched.append(WatchedBatches())
+    return call.watched[-1]
+
+
+def seen_batches() -> list[Seen]:
+    """Returns what is known of the batches of the current call, for each source."""
+    return [watched.seen for watched in _local.call.watched]
 
 
 def dataset_of(adapter: Any) -> tf.data.Dataset:

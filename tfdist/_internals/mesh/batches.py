@@ -13,9 +13,11 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.experimental import dtensor
 
-from tfdist._internals.fit.source import reads_ahead
+from tfdist._internals.fit.agreement.batches import WatchedBatches
+from tfdist._internals.fit.source import reads_ahead, watch_batches
 from tfdist._internals.mesh.variable import place
-from tfdist._internals.processes.coordination import agree
+from tfdist._internals.processes.coordination import agree, barrier
+from tfdist._internals.rows import count_rows, named_parts, other_rows
 from tfdist.data.sharding import auto_sharding_is_off
 from tfdist.errors import DataError, UnsupportedError
 from tfdist.process import num_processes
@@ -42,9 +44,11 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
         DataError: Nothing in the batch has rows.
     """
     arrays = tree.map_structure(_as_array, data, none_is_leaf=False)
-    rows = next(
-        (len(leaf) for leaf in tree.flatten(arrays) if isinstance(leaf, np.ndarray) and leaf.ndim), None
-    )
+    counts = {name: len(leaf) for name, leaf in named_parts(arrays).items() if leaf.ndim}
+    first, rows = next(iter(counts.items()), ("", 0))
+    for name, others in counts.items():
+        if others != rows:
+            raise other_rows(name, others, first, rows)
     if not rows:
         raise DataError(
             "no part of the batch has a first dimension to split over the mesh. Batch the dataset, for example with "
@@ -76,7 +80,7 @@ def _as_array(leaf: Any) -> np.ndarray:
             "the mesh strategy takes numbers, and was given text. Look the text up in the dataset, with the layer in "
             "dataset.map instead of in the model."
         )
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    return array
 
 
 def _dense_spec(leaf: Any) -> Any:
@@ -102,27 +106,45 @@ class MeshBatches:
                 )
         self._mesh = mesh
         self._dataset = dataset
+        self._watched = watch_batches()
         self.element_spec = tree.map_structure(_dense_spec, dataset.element_spec, none_is_leaf=False)
         self.num_batches = num_batches
 
     def __iter__(self) -> MeshIterator:
-        return MeshIterator(self._mesh, self._dataset)
+        return MeshIterator(self._mesh, self._dataset, self._watched)
 
 
 class MeshIterator(Iterator[MeshBatch]):
     """The batches of a dataset on the mesh, one after the other."""
 
-    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset) -> None:
+    def __init__(self, mesh: dtensor.Mesh, dataset: tf.data.Dataset, watched: WatchedBatches | None) -> None:
         self._mesh = mesh
         self._data = iter(dataset.prefetch(tf.data.AUTOTUNE) if reads_ahead(dataset) else dataset)
+        self._watched = watched
+        self._number = 0
+        self._num_rows: int | None = None
         self._ahead: MeshBatch | Exception | None = None
 
     def prepare(self) -> None:
         """Puts the next batch on the devices while they compute. An error is raised when that batch is asked for."""
         try:
-            self._ahead = self._ahead or place_batch(self._mesh, next(self._data))
+            self._ahead = self._ahead or self._place_next()
         except Exception as error:  # the end of the data too
             self._ahead = error
+
+    def _place_next(self) -> MeshBatch:
+        data = next(self._data)
+        batch = place_batch(self._mesh, data)
+        if self._watched is not None:
+            self._watched.see(self._number, data)
+            self._number += 1
+            num_rows = int(count_rows(data))
+            # Each process compiles for the size of its batches, and programs for other sizes do not fit together. So
+            # the processes meet whenever the size changes; one that goes on with another size is found by the wait.
+            if num_rows != self._num_rows:
+                barrier(f"a batch of {num_rows} rows")
+            self._num_rows = num_rows
+        return batch
 
     def __next__(self) -> MeshBatch:
         self.prepare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,8 +22,9 @@ from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations import OPERATIONS
 from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
-from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, on_host, place
+from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, on_host, place
 from tfdist._internals.processes.deadline import step_deadline
+from tfdist._internals.processes.watch import shared_step
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.sharding.placement import Placement
 from tfdist.sharding.rules import BATCH_AXIS
@@ -83,6 +85,37 @@ class MeshDistribution(Distribution):
         stored, computed = self._placement.of_variable(path, shape)
         gradient = self._placement.of_slot(stored, shape)
         return VariableLayouts(*(self._layout(axes) for axes in (stored, computed, gradient)))
+
+    def pieces_of(self, variable: Any) -> dict[str, np.ndarray]:
+        return variable.value.local_pieces()
+
+    def of_chief(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Refuses: what the chief was given of a split variable, it has in pieces only.
+
+        Raises:
+            UnsupportedError: There are several processes.
+        """
+        if self.num_processes == 1:
+            return list(arrays)
+        raise UnsupportedError(
+            "broadcast_weights on a mesh over several processes is not possible: a process keeps only its own pieces "
+            "of the weights that it loads. Load the weights in every process (outside of `if chief:`)."
+        )
+
+    def flags(self, value: float) -> tf.Tensor:
+        """Returns a value of this process as one number for each device, those of the other processes included."""
+        layout = dtensor.Layout(list(self.axes), self.mesh)
+        return place(np.full(list(self.axes.values()), value, np.float32), layout)
+
+    def any_process(self, flag: bool) -> bool:
+        if self.num_processes == 1:
+            return bool(flag)
+        with shared_step("sum"), self.watched_step():
+            return float(fetch(self._sum_of_flags(self.flags(float(flag))))) > 0
+
+    @functools.cached_property
+    def _sum_of_flags(self) -> Any:
+        return tf.function(tf.reduce_sum, autograph=False)
 
     def _layout(self, axes: Sequence[str | None]) -> dtensor.Layout:
         return dtensor.Layout([axis or dtensor.UNSHARDED for axis in axes], self.mesh)
@@ -224,10 +257,7 @@ class MeshRunner(StepRunner):
     def flag(self, value: float) -> tf.Tensor:
         if self._mesh.num_processes == 1:
             return tf.constant(value)
-        # One flag for each device, those of the other processes included.
-        axes = self._mesh.axes
-        layout = dtensor.Layout(list(axes), self._mesh.mesh)
-        return place(np.full(list(axes.values()), value, np.float32), layout)
+        return self._mesh.flags(value)
 
     def votes(self, total: tf.Tensor, iterator: Any) -> Any:
         with self._mesh.watched_step():

@@ -10,7 +10,9 @@ import tensorflow as tf
 from tensorflow.dtensor.python import d_variable
 from tensorflow.experimental import dtensor
 
+from tfdist._internals.fit.agreement.digests import AS_SET, digest_of
 from tfdist._internals.processes.coordination import barrier
+from tfdist.process import num_processes
 
 
 def place(value: Any, layout: dtensor.Layout) -> tf.Tensor:
@@ -77,6 +79,10 @@ class VariableLayouts(NamedTuple):
         return cls(layout, layout, layout)
 
 
+def _digest(value: Any) -> int:
+    return digest_of(np.asarray(value)) if num_processes() > 1 else 0
+
+
 def _gathered(value: tf.Tensor, layouts: VariableLayouts) -> tf.Tensor:
     """Returns the pieces put together. Its gradient is scattered to the pieces, or stays slices as on one device."""
 
@@ -106,9 +112,11 @@ class MeshVariable(d_variable.DVariable):
     Attributes:
         layout: How it is stored.
         layouts: All its layouts. Where they differ, the pieces are gathered at each use, and gradients are scattered.
+        given: A digest of the value that was last set from the host, 0 in one process.
     """
 
     layouts: VariableLayouts
+    given: int
 
     @classmethod
     def create(cls, value: Any, layouts: VariableLayouts, **options: Any) -> MeshVariable:
@@ -116,6 +124,7 @@ class MeshVariable(d_variable.DVariable):
         # Not in __init__, because the metaclass of variables takes positional arguments for its own.
         variable = cls(place(value, layouts.stored), **options)
         variable.layouts = layouts
+        variable.given = _digest(value)
         return variable
 
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
@@ -157,6 +166,20 @@ class MeshVariable(d_variable.DVariable):
         """Returns the bytes that each local device holds, measured on the pieces themselves."""
         return [piece.dtype.size * math.prod(piece.shape) for piece in dtensor.unpack(self._pieces())]
 
+    def local_pieces(self) -> dict[str, np.ndarray]:
+        """Returns the pieces of this process by where they stand; and the digest of the value last set from the host.
+
+        Processes may hold no piece in common. That each was given the same value is then seen by the digest.
+        """
+        locations = [
+            "/".join(f"{axis}={location[axis]}" for axis in self.axes if axis)
+            for location in _locations(self.layout)
+        ]
+        pieces = {
+            name: piece.numpy() for name, piece in zip(locations, dtensor.unpack(self._pieces()), strict=True)
+        }
+        return pieces | {AS_SET: np.int64(self.given)}
+
     @property
     def axes(self) -> tuple[str | None, ...]:
         """The mesh axis that splits each dimension as it is stored, or None."""
@@ -173,7 +196,9 @@ class MeshVariable(d_variable.DVariable):
         if isinstance(value, MeshVariable):
             value = value._pieces()
         if not dtensor.is_dtensor(value):
-            return place(tf.convert_to_tensor(value, self.dtype).numpy(), self.layout)
+            array = tf.convert_to_tensor(value, self.dtype).numpy()
+            self.given = _digest(array)
+            return place(array, self.layout)
         return value if dtensor.fetch_layout(value) == self.layout else dtensor.relayout(value, self.layout)
 
     def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,16 +7,21 @@ Every process must make the same calls in the same order. A sequence number keep
 from __future__ import annotations
 
 import json
-from collections import Counter
+import time
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from tfdist._internals.processes import news
+from tfdist._internals.processes.place import in_meeting
+from tfdist._internals.processes.roll_call import Patience, listed, raise_failure, who_is_missing
 from tfdist.errors import WorkerError
 from tfdist.process import num_processes, process_index
 
-_calls: Counter[str] = Counter()
+# A wait is made of short ones, so that a failure of another process is heard.
+_SLICE_S = 1.0
+
 _default_timeout_s = 300.0
 _failed = False
 
@@ -31,38 +36,51 @@ def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> li
     """Returns the JSON-able `value` of every process, in the order of their indices.
 
     Raises:
-        WorkerError: Some process did not arrive within `timeout_s` seconds, and the message names it; or one has
-            failed or ended.
+        WorkerError: Some process did not arrive within `timeout_s` seconds, has failed or ended, or waits for this one
+            at another place of its program. The message names it.
     """
     if num_processes() == 1:
         return [value]
     timeout_s = _default_timeout_s if timeout_s is None else timeout_s
-    _calls[name] += 1
-    prefix = f"tfdist/{name}/{_calls[name]}"
-    service = context.context()
-    service.set_config_key_value(f"{prefix}/{process_index()}", json.dumps(value))
-    values: list[Any] = []
-    missing: list[int] = []
-    for index in range(num_processes()):
-        # Once one process is missing, each of the others gets a second only, so that the limit holds for all together.
-        limit = 1.0 if missing else timeout_s
+    deadline, patience = time.monotonic() + timeout_s, Patience()
+    found: dict[int, Any] = {}
+    with in_meeting(name) as number:
+        prefix = f"tfdist/{name}/{number}"
         try:
-            values.append(json.loads(service.get_config_key_value(f"{prefix}/{index}", int(limit * 1000))))
-        except tf.errors.DeadlineExceededError as error:
-            missing.append(index)
-            cause = error
+            context.context().set_config_key_value(f"{prefix}/{process_index()}", json.dumps(value))
+            for index in range(num_processes()):
+                text = _wait_for(f"{prefix}/{index}", deadline, patience)
+                if text is not None:
+                    found[index] = json.loads(text)
         except tf.errors.OpError as error:
+            time.sleep(0.2)  # what the others have told may be on its way
+            raise_failure()
             raise WorkerError(
-                f"worker {process_index()} of {num_processes()} lost the others at {name!r}: one has failed or ended. "
-                f"Look at the output of the others first. TensorFlow says: {error.message}"
+                f"worker {process_index()} of {num_processes()} lost the others at {name!r}: {who_is_missing()}. Look "
+                f"at the output of the others first. TensorFlow says: {error.message}"
             ) from error
-    if missing:
-        raise WorkerError(
-            f"worker {', '.join(map(str, missing))} did not arrive at {name!r} within {timeout_s:g} s "
-            f"(this is worker {process_index()} of {num_processes()}). Look at the output of the missing worker; "
-            "if it is only slow, give create_strategy a larger timeout_s."
-        ) from cause
-    return values
+        missing = [index for index in range(num_processes()) if index not in found]
+        if missing:
+            raise WorkerError(
+                f"{listed(missing)} did not arrive at {name!r} within {timeout_s:g} s (this is worker "
+                f"{process_index()} of {num_processes()}): {who_is_missing()}. Look at the output of the missing "
+                "worker; if it is only slow, give create_strategy a larger timeout_s."
+            )
+    return [found[index] for index in range(num_processes())]
+
+
+def _wait_for(key: str, deadline: float, patience: Patience) -> str | None:
+    """Returns what a process has set under the key; None if it did not before the deadline."""
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            # After the deadline each of the others gets a moment, so that all who are missing are named.
+            limit_s = min(max(left, 0.1), _SLICE_S)
+            return str(context.context().get_config_key_value(key, int(limit_s * 1000)))
+        except tf.errors.DeadlineExceededError:
+            if left <= 0:
+                return None
+            patience.check()
 
 
 def barrier(name: str, timeout_s: float | None = None) -> None:
@@ -98,12 +116,14 @@ def report_failure(message: str) -> None:
     """Tells the other processes that this one has failed, so that they do not wait in a collective for ever."""
     global _failed
     _failed = True
-    if num_processes() > 1:
-        # If this is a second failure, or the service is gone, an error here must not hide the first traceback.
-        try:
-            context.context().report_error_to_cluster(tf.errors.INTERNAL, message)
-        except (tf.errors.OpError, ValueError):
-            return
+    if (
+        num_processes() == 1 or news.failure() is not None
+    ):  # the others know the first failure, which is the cause
+        return
+    news.note_failure(message)
+    # If the service is gone, an error or a wait here must not hide the first traceback.
+    news.in_time(lambda: news.tell("failed", message))
+    news.in_time(lambda: context.context().report_error_to_cluster(tf.errors.INTERNAL, message))
 
 
 def has_failed() -> bool:

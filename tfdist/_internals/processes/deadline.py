@@ -11,12 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tfdist._internals.processes.coordination import barrier, report_failure
-from tfdist.errors import WorkerError
+from tfdist._internals.processes import news
+from tfdist._internals.processes.coordination import report_failure
+from tfdist._internals.processes.roll_call import who_is_missing
 from tfdist.process import num_processes, process_index
-
-# Seconds in which the other processes may answer that they wait in a step too.
-_ANSWER_S = 5.0
 
 
 @contextmanager
@@ -38,12 +36,8 @@ def step_deadline(limit_s: float) -> Iterator[None]:
 
 
 def _end(limit_s: float) -> None:
-    try:
-        barrier("a step that takes too long", _ANSWER_S)
-        who = "all workers wait in it; their programs do not fit together"
-    except WorkerError as error:
-        who = str(error)
-    message = f"worker {process_index()}: a step took longer than timeout_s={limit_s:g}: {who}"
+    message = news.failure() or f"a step took longer than timeout_s={limit_s:g}: {who_is_missing()}"
+    message = f"worker {process_index()}: {message}"
     print(f"error: {message}", file=sys.stderr, flush=True)
     report_failure(message)
     os._exit(1)

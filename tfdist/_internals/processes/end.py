@@ -11,9 +11,11 @@ import atexit
 import sys
 from types import TracebackType
 
-import tensorflow as tf
-
+from tfdist._internals.processes import news
 from tfdist._internals.processes.coordination import barrier, has_failed, report_failure
+from tfdist._internals.processes.place import HERE
+from tfdist._internals.processes.roll_call import MismatchError
+from tfdist._internals.processes.watch import end_watch, start_watch
 from tfdist.errors import WorkerError
 from tfdist.log import LOGGER
 from tfdist.process import process_index
@@ -32,21 +34,31 @@ def watch_process_end() -> None:
     def report_and_show(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        report_failure(f"worker {process_index()} failed: {kind.__name__}: {error}")
+        named = issubclass(kind, WorkerError)  # these say themselves which worker is the cause
+        report_failure(str(error) if named else f"worker {process_index()} failed: {kind.__name__}: {error}")
         shown(kind, error, traceback)
 
     report_and_show._tfdist = True  # type: ignore[attr-defined]
     sys.excepthook = report_and_show
-    atexit.register(_wait_for_the_others)
+    news.listen()
+    start_watch()
+    atexit.register(_end)
+
+
+def _end() -> None:
+    HERE.has_ended = True
+    if not has_failed() and news.failure() is None:
+        news.in_time(lambda: news.tell("ended"))
+        _wait_for_the_others()
+    end_watch()
+    news.stop_listening()
 
 
 def _wait_for_the_others() -> None:
-    if has_failed():
-        return
     try:
         barrier("the end of the program", _WAIT_S)
+    except MismatchError as error:
+        # Another process waits for this one in a step, and its main thread cannot look why.
+        report_failure(str(error))
     except WorkerError as error:
-        # Any other error means that all processes had arrived. The first process runs the service, and it left before
-        # its answer reached this one.
-        if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
-            LOGGER.info("this process ends before others do: %s", error)
+        LOGGER.info("this process ends before others do: %s", error)

@@ -1,7 +1,8 @@
 """One random seed for all processes where the script sets none.
 
 Without it, an unseeded shuffle of tf.data or of `fit(shuffle=True)` differs between the processes, and an epoch shows
-some rows twice and others never.
+some rows twice and others never. Keras draws the seeds of initializers from Python's `random`: without a common seed,
+each process of a mesh would begin with weights of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def share_seed() -> None:
     global _shared
     _shared = broadcast_json("seed", random.SystemRandom().randrange(2**31))
     tf.random.set_seed(_shared)
+    random.seed(_shared)
 
 
 def global_seed() -> int | None:

@@ -17,6 +17,7 @@ from tensorflow.python.eager import context
 
 from tfdist._internals.processes.coordination import set_default_timeout
 from tfdist._internals.processes.end import watch_process_end
+from tfdist._internals.processes.roll_call import set_addresses
 from tfdist._internals.processes.seed import share_seed
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.errors import ClusterError
@@ -28,6 +29,7 @@ def join_cluster(cluster: ClusterInfo, timeout_s: float) -> None:
     """Notes which process of `cluster` this is, and how long the processes wait for each other, in seconds."""
     set_process(cluster.process_index, cluster.num_processes)
     set_default_timeout(timeout_s)
+    set_addresses(cluster.training_addresses)
 
 
 def begin_together() -> None:
@@ -67,6 +69,8 @@ def _configure_coordination(
         service_type="standalone",
         service_leader=f"/job:{'chief' if 'chief' in jobs else 'worker'}/replica:0/task:0",
         cluster_register_timeout_in_ms=milliseconds,
+        # A process that is stopped for a moment sends no heartbeat. `processes.watch` finds those that are dead.
+        heartbeat_timeout_in_ms=milliseconds,
         # Counts only when TensorFlow destroys its context. The end of Python does not do that: see `processes.end`.
         shutdown_barrier_timeout_in_ms=min(milliseconds, 30_000),
         coordinated_jobs=[

@@ -10,11 +10,11 @@ from keras import tree
 from tensorflow.python.data.experimental.ops.distribute import compute_batch_size
 
 from tfdist._internals.fit.runner import in_graph
-from tfdist._internals.fit.source import reads_ahead
+from tfdist._internals.fit.source import reads_ahead, watch_batches
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, cut_batch
 from tfdist._internals.replica.device_input import untuned_devices
-from tfdist._internals.rows import count_rows
+from tfdist._internals.rows import check_rows, count_rows
 from tfdist.data.by_index import ByIndex, by_index_of
 from tfdist.data.sharding import auto_sharding_is_off, choose_shard_policy
 from tfdist.errors import DataError
@@ -57,6 +57,7 @@ class ReplicaBatches:
                 "auto-sharding is off for this dataset: each worker's batches are taken as its own part of the global "
                 "batch, which is as large as all of them together."
             )
+        self._watched = None if self._own_shares else watch_batches()
         self._missing_batches = 0
         self.element_spec = dataset.element_spec
         self.num_batches = num_batches
@@ -91,9 +92,20 @@ class ReplicaBatches:
         @tf.autograph.experimental.do_not_convert
         def pieces(*batch: Any) -> LocalPieces:
             given = batch if is_tuple else batch[0]
-            return LocalPieces(tuple(self._piece(source, given, index) for index in range(self._num_local)))
+            with tf.control_dependencies(check_rows(given)):
+                return LocalPieces(
+                    tuple(self._piece(source, given, index) for index in range(self._num_local))
+                )
 
-        stream = self._mapped(whole, source, pieces)
+        @tf.autograph.experimental.do_not_convert
+        def seen_pieces(number: Any, batch: Any) -> LocalPieces:
+            self._show(number, source, batch)
+            return pieces(*(batch if is_tuple else (batch,)))
+
+        watched = self._watched is not None
+        stream = self._mapped(
+            whole.enumerate() if watched else whole, source, seen_pieces if watched else pieces
+        )
         if self._missing_batches:
             nothing = stream.take(1).map(_without_rows)
             stream = stream.concatenate(nothing.cache().repeat(self._missing_batches))
@@ -108,7 +120,9 @@ class ReplicaBatches:
 
         @tf.autograph.experimental.do_not_convert
         def piece(number: Any, batch: Any) -> Any:
-            return self._piece(source, batch, number % self._num_local)
+            self._show(number // self._num_local, source, batch)
+            with tf.control_dependencies(check_rows(batch)):
+                return self._piece(source, batch, number % self._num_local)
 
         # All pieces are cut by one map, because a dataset for each batch would cost more than the cutting.
         stream = self._mapped(whole.flat_map(once_for_each).enumerate(), source, piece)
@@ -135,6 +149,12 @@ class ReplicaBatches:
             policy.announce(num_processes())
         whole = dataset if source is None else source.indices()
         return source, whole, isinstance(whole.element_spec, tuple)
+
+    def _show(self, number: Any, source: ByIndex | None, batch: Any) -> None:
+        """Shows a batch, or that of its row numbers, to what compares it with those of the other workers."""
+        if self._watched is not None:
+            load = (lambda: batch) if source is None else (lambda: source.load_element(batch))
+            self._watched.see_in_graph(number, load)
 
     def _piece(self, source: ByIndex | None, batch: Any, index: Any) -> ReplicaBatch | OwnShare:
         """Returns the piece of a batch, or of its row numbers, that is for the local replica `index`."""
@@ -202,6 +222,7 @@ def place_one_batch(strategy: tf.distribute.Strategy, data: Any) -> Any:
         data,
         none_is_leaf=False,
     )
+    check_rows(data)
     first = strategy.process_index * len(strategy.extended.worker_devices)
     padded = -(-int(count_rows(data)) // strategy.num_replicas_in_sync) if strategy.pads_batches else None
 

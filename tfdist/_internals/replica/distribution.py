@@ -6,15 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import tree
 from tensorflow.python.distribute.distribute_utils import regroup
+from tensorflow.python.distribute.values import SyncOnReadVariable
 
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
-from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.fit.runner import StepRunner, constant
 from tfdist._internals.fit.shared_state import shared_outputs
+from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.batches import ReplicaBatches, pieces_of, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
+from tfdist._internals.replica.exchange import all_reduce
 from tfdist._internals.replica.gather import gather_rows_of
 from tfdist._internals.replica.rows import RowPosition
 from tfdist._internals.replica.sample import sample
@@ -114,17 +118,52 @@ class ReplicaDistribution(Distribution):
             )
         return sample(self, batch, pieces, has_fixed_rows)
 
+    def pieces_of(self, variable: Any) -> dict[str, np.ndarray]:
+        value = variable.value
+        if isinstance(value, SyncOnReadVariable) and value.aggregation != tf.VariableAggregation.MEAN:
+            return {}  # each replica has a part of its own
+        strategy: Any = self
+        return {"": strategy.experimental_local_results(value)[0].numpy()}
+
+    def any_process(self, flag: bool) -> bool:
+        if self.num_processes == 1:
+            return bool(flag)
+        with shared_step("sum"):
+            total = self._sum_of_flags(constant(float(flag)))
+        strategy: Any = self
+        return float(strategy.experimental_local_results(total)[0]) > 0
+
+    @functools.cached_property
+    def _sum_of_flags(self) -> Any:
+        return tf.function(
+            lambda flag: self.run(lambda own: all_reduce([own])[0], args=(flag,)), autograph=False
+        )
+
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
         return StepRunner(self, model, step_function)
 
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> Callable[[Any], Any]:
+        # For each output, whether it has one row for the whole batch; known once a replica was traced.
+        of_batch: list[bool] = []
+
+        def counted(step: Step, output: Any) -> Any:
+            of_batch.append(not self.pads_batches and _has_one_row(output))
+            return _share_of_row(step, output) if of_batch[-1] else step.counted(output)
+
+        def on_replica(data: Any) -> Any:
+            of_batch.clear()
+            return shared_outputs(model, tree.map_structure(_of_any_rows, data, none_is_leaf=False), counted)
+
         def predict(batch: Any) -> Any:
-            outputs = self.run(functools.partial(shared_outputs, model), args=(batch,))
-            return tree.map_structure(
-                lambda output: gather_rows_of(self, output, self.num_processes), outputs
-            )
+            outputs = self.run(on_replica, args=(batch,))
+            rows = [gather_rows_of(self, output, self.num_processes) for output in tree.flatten(outputs)]
+            rows = [
+                tf.reduce_sum(row, axis=0, keepdims=True) if is_of_batch else row
+                for row, is_of_batch in zip(rows, of_batch or [False] * len(rows), strict=True)
+            ]
+            return tree.pack_sequence_as(outputs, rows)
 
         return compiled(predict)
 
@@ -133,3 +172,29 @@ def _is_placed(data: Any) -> bool:
     if isinstance(data, (LocalPieces, ReplicaBatch, OwnShare)):
         return True
     return any(isinstance(leaf, tf.distribute.DistributedValues) for leaf in tree.flatten(data))
+
+
+def _of_any_rows(leaf: Any) -> Any:
+    """Returns a part of a batch; if it has one row by its shape, as one of which the shape does not tell it.
+
+    So an output of one row by its shape is one for the whole batch, such as a mean, and not that of one row.
+    """
+    if not isinstance(leaf, tf.Tensor) or not leaf.shape.rank or leaf.shape[0] != 1 or tf.executing_eagerly():
+        return leaf
+    return tf.compat.v1.placeholder_with_default(leaf, [None, *leaf.shape[1:]])
+
+
+def _has_one_row(output: Any) -> bool:
+    is_traced = isinstance(output, tf.Tensor) and not tf.executing_eagerly()
+    return is_traced and output.shape.rank not in (None, 0) and output.shape[0] == 1
+
+
+def _share_of_row(step: Any, output: tf.Tensor) -> tf.Tensor:
+    """Returns what a replica's row adds to the one that a `predict_step` makes of a batch: a mean, by its rows."""
+    if not output.dtype.is_floating:
+        raise UnsupportedError(
+            f"predict_step returns one row of {output.dtype.name} for a whole batch, of which each replica has a part. "
+            "Only a mean, in floating point, can be made of the replicas' rows; return one row for each row of the "
+            "batch, or predict in one process under 'one_device'."
+        )
+    return tf.where(step.has_rows, step.share(output), tf.zeros_like(output))

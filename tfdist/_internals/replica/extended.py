@@ -10,12 +10,14 @@ No public method can be overridden for this: the methods here are the private pr
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
 
+from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.variables import SummedVariable, of_replicas
 
 # Two strategies in one process must not share collective keys. TensorFlow starts each of them at the same number, and
@@ -73,6 +75,11 @@ class MultiWorkerExtended(ReplicaLocalUpdates, collective_all_reduce_strategy.Co
         kind = "GPU" if gpus else "CPU"
         count = self._devices_per_worker or gpus or 1
         return tuple(f"{worker_device}/device:{kind}:{i}" for i in range(count)), kind
+
+    def _reduce_to(self, *args: Any, **kwargs: Any) -> Any:
+        # The reading of a metric is one: outside of a function it waits for all workers.
+        with shared_step("sum") if tf.executing_eagerly() else contextlib.nullcontext():
+            return super()._reduce_to(*args, **kwargs)
 
 
 def next_collective_key_base() -> int:

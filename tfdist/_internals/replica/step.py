@@ -14,6 +14,7 @@ from tfdist._internals.replica.exchange import GradientExchange, all_reduce
 from tfdist._internals.replica.rows import RowPosition, StepOfRows
 from tfdist._internals.replica.sameness import Sameness
 from tfdist.errors import UnsupportedError
+from tfdist.process import num_processes, process_index
 
 
 class ReplicaStep(StepOfRows):
@@ -26,6 +27,9 @@ class ReplicaStep(StepOfRows):
         padded: Whether batches are padded to one static shape, so that any batch may have padding. If not, the only
             padding is the one row of a replica that would have none.
         by_row: Whether each row is to get the random numbers that it gets on one device.
+
+    Attributes:
+        of_global_batch: Whether each process has the global batch, and not a part that is its own.
     """
 
     is_whole = False
@@ -43,13 +47,14 @@ class ReplicaStep(StepOfRows):
         self.by_row = by_row
         self.rows = rows
         self._has_rows = num_valid > 0
-        self._weight = tf.math.divide_no_nan(tf.cast(num_valid, tf.float32), tf.cast(num_global, tf.float32))
+        self._weight = self._weight_in(tf.float32)
         self._exchange = GradientExchange(self.sum)
         self._sameness = Sameness()
         self._differing: dict[
             int, Any
         ] = {}  # Keras variables that were written otherwise on other replicas, perhaps
         self.draws_for_all = False
+        self.of_global_batch = True
 
     @classmethod
     def of_counted_rows(cls, num_valid: tf.Tensor, size: tf.Tensor, padded: bool = False) -> ReplicaStep:
@@ -65,7 +70,9 @@ class ReplicaStep(StepOfRows):
         own = tf.one_hot(replica, num_replicas) * tf.cast(num_valid, tf.float32)
         counts = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, own), tf.int64)
         first = tf.cumsum(counts, exclusive=True)[replica]
-        return cls(num_valid, tf.reduce_sum(counts), RowPosition(first, size), padded)
+        step = cls(num_valid, tf.reduce_sum(counts), RowPosition(first, size), padded)
+        step.of_global_batch = False
+        return step
 
     @property
     def has_rows(self) -> tf.Tensor:
@@ -74,6 +81,12 @@ class ReplicaStep(StepOfRows):
     @property
     def weight(self) -> tf.Tensor:
         return self._weight
+
+    def _weight_in(self, dtype: Any) -> tf.Tensor:
+        """Returns the share of the rows; a share in float32 would take half of the digits of a float64."""
+        exact = tf.float64 if dtype == tf.float64 else tf.float32
+        share = tf.math.divide_no_nan(tf.cast(self.num_valid, exact), tf.cast(self.num_global, exact))
+        return tf.cast(share, dtype)
 
     @property
     def replica_id(self) -> Any:
@@ -92,6 +105,20 @@ class ReplicaStep(StepOfRows):
     def whole_batch(self) -> Step:
         return Step(self.num_global, self.num_global)
 
+    def told(self) -> list[tf.Tensor]:
+        if num_processes() == 1 or not self.of_global_batch:
+            return super().told()
+        # Each process says how many rows its global batch has; one replica of each speaks, at the place of its process.
+        num_local = tf.distribute.get_strategy().num_replicas_in_sync // num_processes()
+        speaks = tf.cast(tf.equal(tf.cast(self.replica_id, tf.int32) % num_local, 0), tf.float32)
+        rows = tf.one_hot(process_index(), num_processes()) * speaks * tf.cast(self.num_global, tf.float32)
+        return [*super().told(), rows]
+
+    def heard(self, told: Sequence[tf.Tensor]) -> tf.Tensor:
+        # The host looks at the rows. With a tf.debugging.Assert here instead, masked losses on two replicas in each of
+        # two processes waited for ever.
+        return tf.concat([tf.reshape(told[0], [1]), *told[1:]], 0) if len(told) > 1 else told[0]
+
     def counted(self, output: Any) -> Any:
         if isinstance(output, tf.SparseTensor):
             rest = output.dense_shape[1:]
@@ -102,15 +129,16 @@ class ReplicaStep(StepOfRows):
 
     def share(self, mean: Any) -> Any:
         if isinstance(mean, tf.IndexedSlices):
-            values = mean.values * tf.cast(self.weight, mean.values.dtype)
+            values = mean.values * self._weight_in(mean.values.dtype)
             return tf.IndexedSlices(values, mean.indices, mean.dense_shape)
-        return mean * tf.cast(self.weight, mean.dtype)
+        return mean * self._weight_in(mean.dtype)
 
     def as_mean(self, total: Any) -> Any:
-        return tf.math.divide_no_nan(total, tf.cast(self.weight, total.dtype))
+        return tf.math.divide_no_nan(total, self._weight_in(total.dtype))
 
     def of_global_mean(self, mean: Any, denominator: Any) -> Any:
-        own = tf.stop_gradient(tf.cast(denominator, tf.float32)) * tf.cast(self.has_rows, tf.float32)
+        exact = tf.float64 if mean.dtype == tf.float64 else tf.float32
+        own = tf.stop_gradient(tf.cast(denominator, exact)) * tf.cast(self.has_rows, exact)
         part = tf.math.divide_no_nan(own, self.sum([own])[0])
         return self.as_mean(mean * tf.cast(part, mean.dtype))
 

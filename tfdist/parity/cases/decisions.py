@@ -52,26 +52,15 @@ def one_stops_at_epoch_end(context: Context) -> dict[str, Any]:
 
 @case("callbacks", on=WIDE, limit_s=30)
 def one_stops_in_an_epoch(context: Context) -> dict[str, Any]:
-    """The last process alone sets stop_training after a batch: no later than that epoch, all together."""
+    """The last process alone sets stop_training after the second of five batches: all stop there, as one device."""
 
     def stop(batch: int, logs: dict[str, float] | None = None) -> None:
         if batch == 1 and context.process_index == context.num_processes - 1:
             model.stop_training = True
 
     model = tiny.compiled(context)
-    found = tiny.fitted(
-        context,
-        model,
-        5 * tiny.BATCH,
-        epochs=5,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=stop)],
-    )
-    return {
-        "agree/iterations": found["exact/iterations"],
-        "agree/loss": found["history/loss"],
-        "true/one epoch": len(found["history/loss"]) == 1,
-        "zero/replicas": found["zero/replicas"],
-    }
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
+    return tiny.fitted(context, model, 5 * tiny.BATCH, epochs=5, callbacks=[callback])
 
 
 @case("callbacks")

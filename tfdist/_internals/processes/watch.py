@@ -1,0 +1,107 @@
+"""Watches over a process that waits for the others in a step, where its main thread is in TensorFlow and cannot look.
+
+The heartbeats of the coordination service would find a dead process too, but not tell it from one that is stopped for a
+moment. So they have the limit of the strategy, and the watch finds the dead: nobody listens at their address any more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import tensorflow as tf
+
+from tfdist._internals.processes import news
+from tfdist._internals.processes.coordination import report_failure
+from tfdist._internals.processes.place import HERE, in_step
+from tfdist._internals.processes.roll_call import (
+    GONE,
+    contradiction,
+    is_gone,
+    of_ended,
+    raise_failure,
+    who_is_missing,
+)
+from tfdist.errors import WorkerError
+from tfdist.process import num_processes, process_index
+
+_EVERY_S = 2.0
+
+# What TensorFlow's collectives and its service raise where another process is the cause.
+_OF_OTHERS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.InvalidArgumentError,  # collectives of other shapes
+    tf.errors.UnavailableError,
+)
+
+_over = threading.Event()
+
+
+def start_watch() -> None:
+    """Starts the watch; it ends with `end_watch`."""
+    threading.Thread(target=_watch, name="tfdist watch", daemon=True).start()
+
+
+def end_watch() -> None:
+    """Ends the watch."""
+    _over.set()
+
+
+def _watch() -> None:
+    while not _over.wait(_EVERY_S):
+        if not HERE.waits or time.monotonic() - HERE.since_s < _EVERY_S or news.failure() is not None:
+            continue
+        # In a meeting the main thread asks by itself.
+        reason = of_ended() if HERE.waits == "meeting" else contradiction(news.ask_places(fresh_s=_EVERY_S))
+        # Each process looks at the next one, so that each has one that looks at it.
+        neighbour = (process_index() + 1) % num_processes()
+        if reason is None and neighbour not in news.ended() and is_gone(neighbour):
+            reason = f"worker {neighbour} {GONE}. Look at the end of its output first."
+        if reason is not None:
+            report_failure(reason)
+
+
+@contextmanager
+def shared_step(what: Literal["step", "sum"] = "step") -> Iterator[None]:
+    """Surrounds a step, or a sum, in which all processes take part; says in its error which of them is the cause."""
+    if num_processes() == 1:
+        yield
+        return
+    with in_step(what), causes_named():
+        yield
+
+
+@contextmanager
+def causes_named() -> Iterator[None]:
+    """Raises WorkerError, which names the process that is the cause, in place of TensorFlow's error."""
+    try:
+        yield
+    except _OF_OTHERS as error:
+        if num_processes() == 1 or not _is_of_others(error):
+            raise
+        try:
+            _wait_for_news()
+            raise_failure()
+            reason = who_is_missing()
+        except WorkerError as known:
+            raise known from error
+        raise WorkerError(
+            f"the step of worker {process_index()} was broken off: {reason}. TensorFlow says: {error.message[-300:]}"
+        ) from error
+
+
+def _is_of_others(error: tf.errors.OpError) -> bool:
+    told = "Collective ops is aborted" in error.message or "CoordinationService" in error.message
+    return told or isinstance(error, tf.errors.UnavailableError)
+
+
+def _wait_for_news() -> None:
+    begin = time.monotonic()
+    while news.failure() is None and time.monotonic() - begin < 0.5:
+        time.sleep(0.05)
