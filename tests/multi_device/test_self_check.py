@@ -171,7 +171,7 @@ def clipping(strategy: Any) -> keras.Model:
 FAULTS: dict[str, tuple[Callable[[Any], keras.Model], list[str]]] = {
     "loss": (
         lambda strategy: network(strategy, loss=dice),
-        ["log 'loss'", "no mean over the rows", "one value a row"],
+        ["log 'loss'", "no mean over the rows", "one value a row", "whole_batch_loss"],
     ),
     "clipping": (clipping, ["weight 'clipping", "before they are summed", r"tfdist\.sum_gradients"]),
     "layer": (lambda strategy: network(strategy, Centered), ["mixes the rows"]),

@@ -70,38 +70,40 @@ def _some(names: Sequence[str]) -> str:
 
 def _cause(result: Result, sum_error: float) -> tuple[str, str]:
     failing = {role: [one for one in listed if one.fails] for role, listed in result.differences.items()}
-    judged = [one for role in (WEIGHT, SLOT) for one in result.differences[role]]
     off = failing[WEIGHT] + failing[SLOT]
     if not sum_error <= RELATIVE_TOLERANCE:
         return (
             "a sum of known vectors over the devices is wrong too, and so the network, a device or its driver is "
             "faulty.",
-            "run `tfdist doctor`, and leave out the device or host that it names.",
+            "run `tfdist doctor` and `tfdist test` on each host, and leave out the one that is wrong.",
         )
-    if result.replicas_differ and not failing["logs"] and not off:
+    if result.has_own_step and off and not failing["logs"]:
         return (
-            "something in the step writes another value on each replica, such as a variable that keeps rows.",
-            "let all replicas write the same: gather the rows with tfdist.gather_rows, or name the variable's "
-            "aggregation in add_weight.",
+            "train_step uses gradients before they are summed over the replicas, as in tf.clip_by_global_norm.",
+            "sum them first: gradients = tfdist.sum_gradients(gradients); see docs/custom-steps.md.",
         )
-    if off and len(off) < 0.5 * len(judged) and not failing["logs"]:
+    if off and result.has_own_loss:
         return (
-            "a layer mixes the rows of a batch, or some gradients are used before they are summed over the replicas.",
-            "see docs/custom-steps.md: tfdist.gather_rows gives a layer the rows of all replicas, and "
-            "tfdist.sum_gradients gives a step the gradients of all.",
-        )
-    if off and failing["logs"]:
-        return (
-            "the loss is no mean over the rows of the batch, such as a sum over it or a quotient of sums, or a layer "
-            "mixes the rows.",
-            "return one value a row, and Keras takes the mean; or say that the loss needs the whole batch "
+            "the loss is no mean over the rows of the batch, such as a sum over it or a quotient of sums.",
+            "return one value a row, and Keras takes the mean; or mark the loss with @tfdist.whole_batch_loss "
             "(docs/custom-steps.md).",
+        )
+    if off and result.has_own_step:
+        return (
+            "train_step computes something that is no mean over the rows, or uses gradients before they are summed.",
+            "see docs/custom-steps.md: tfdist.mean_over_rows, gather_rows and sum_gradients are for that.",
         )
     if off:
         return (
-            "gradients are used before they are summed over the replicas, such as in tf.clip_by_global_norm in a "
-            "train_step of your own.",
-            "sum them first: gradients = tfdist.sum_gradients(gradients).",
+            "a layer mixes the rows of the batch, or adds a loss that is no mean over them.",
+            "tfdist.gather_rows gives a layer the rows of all replicas (docs/custom-steps.md); of batch normalization "
+            "by hand, keras.layers.BatchNormalization(synchronized=True) is one that is right.",
+        )
+    if result.replicas_differ and not failing[STATE]:
+        return (
+            "the step writes another value on each replica, such as a variable that keeps rows.",
+            "let all replicas write the same: gather the rows with tfdist.gather_rows, or name the variable's "
+            "aggregation in add_weight.",
         )
     if failing[STATE]:
         return (

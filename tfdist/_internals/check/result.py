@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import keras
 import numpy as np
+from keras import tree
 
 from tfdist._internals.check.compare import Difference, FourValues, of_change, of_logs, size
 from tfdist._internals.check.reference import Outcome
@@ -31,6 +33,8 @@ class Result(NamedTuple):
         replicas_differ: Variables whose copies on the replicas are not alike.
         unjudged: Variables whose change is rounding alone.
         parts: Part of the check -> the seconds that it took.
+        has_own_step: Whether the model has a `train_step` of the user's own.
+        has_own_loss: Whether it has a loss that is none of Keras's.
     """
 
     num_rows: int
@@ -38,6 +42,8 @@ class Result(NamedTuple):
     replicas_differ: list[str]
     unjudged: list[str]
     parts: dict[str, float]
+    has_own_step: bool
+    has_own_loss: bool
 
     @property
     def seconds(self) -> float:
@@ -107,3 +113,9 @@ def _is_real(value: np.ndarray) -> bool:
 
 def _change(path: str, before: Values, after: Outcome) -> np.ndarray:
     return np.nan_to_num(after.values[path].astype(np.float64) - before[path], posinf=0.0, neginf=0.0)
+
+
+def has_own_loss(model: keras.Model) -> bool:
+    """Returns whether a model was compiled with a loss that is none of Keras's."""
+    losses = [loss for loss in tree.flatten(model.loss) if callable(loss)]
+    return any(not (getattr(loss, "__module__", None) or "").startswith("keras.") for loss in losses)

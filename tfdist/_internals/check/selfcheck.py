@@ -13,7 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.check.reference import Outcome, Reference
-from tfdist._internals.check.result import OWN_RANDOMNESS, OWN_TRACE, Outcomes, Result, compared, noise
+from tfdist._internals.check.result import (
+    OWN_RANDOMNESS,
+    OWN_TRACE,
+    Outcomes,
+    Result,
+    compared,
+    has_own_loss,
+    noise,
+)
 from tfdist._internals.check.rows import RowsOfReplicas
 from tfdist._internals.check.settings import acting, has_open_accumulation
 from tfdist._internals.check.variables import METRIC, Tracked, Values, variables_of, with_others
@@ -94,7 +102,16 @@ def check_step(
             "two runs of it on one device differ by more than rounding, as with random numbers of its own (tf.random)"
         )
     clock.end("compare")
-    return Result(sample.num_rows, differences, outcomes.differing, unjudged, clock.parts)
+    has_own_step = not type(model).train_step.__module__.startswith("keras.")
+    return Result(
+        sample.num_rows,
+        differences,
+        outcomes.differing,
+        unjudged,
+        clock.parts,
+        has_own_step,
+        has_own_loss(model),
+    )
 
 
 def make_variables(distribution: Distribution, model: keras.Model, sample: Sample) -> None:
