@@ -71,7 +71,7 @@ def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -
 
 
 def create_strategy(
-    name: str = "auto", *, self_check: str | None = None, **options: Any
+    name: str = "auto", *, self_check: Any = None, **options: Any
 ) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; call it first, before any tensor, layer or dataset is made.
 
@@ -91,7 +91,7 @@ def create_strategy(
     build = _builder(name)
     chosen = read_options(f"the strategy {name!r}", build, options)
     _check_given(name, build, chosen)
-    mode = mode_of(self_check)
+    mode = mode_of(str(self_check.value) if isinstance(self_check, Given) else self_check)
     strategy = build(**chosen)
     if not isinstance(strategy, tf.distribute.Strategy):
         raise ConfigError(
