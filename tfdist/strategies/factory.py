@@ -70,9 +70,7 @@ def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -
     _registered[name] = build
 
 
-def create_strategy(
-    name: str = "auto", *, self_check: Any = None, **options: Any
-) -> tf.distribute.Strategy:
+def create_strategy(name: str = "auto", *, self_check: Any = None, **options: Any) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; call it first, before any tensor, layer or dataset is made.
 
     Args:
