@@ -61,8 +61,8 @@ if backed_up_epochs and options is not None:
     model.build((None, 8))
     callback = keras.callbacks.BackupAndRestore(str(here / "backup"), delete_checkpoint=backed_up_epochs == 2)
 epochs = backed_up_epochs or 2
-options = {"batch_size": 8, "epochs": epochs, "shuffle": False, "verbose": 0, "callbacks": [callback, Stop()]}
-history = model.fit(rows, labels, **options).history
+fitting = {"batch_size": 8, "epochs": epochs, "shuffle": False, "verbose": 0, "callbacks": [callback, Stop()]}
+history = model.fit(rows, labels, **fitting).history
 found = [*model.get_weights(), model.predict(rows, verbose=0), *map(np.asarray, history.values())]
 np.savez(here / f"{name}.{process_index()}.npz", *found)
 if options is not None:
