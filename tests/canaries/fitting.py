@@ -96,6 +96,24 @@ def several_steps_in_one_call() -> None:
     assert_one_device(lambda: compiled(steps_per_execution=2))
 
 
+@canary({"Trainer.compile": "UnsupportedError: the optimizer 'adam.*' was made outside"})
+def optimizer_by_name() -> None:
+    with strategy().scope():
+        model = dense()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(*rows(8), verbose=0)
+
+
+@canary({"_autoconvert_optionals": "^AssertionError: 6 updates"})
+def no_update_at_the_end_of_the_data() -> None:
+    strategy()
+    model = compiled()
+    data = tf.data.Dataset.from_tensor_slices(rows(40)).batch(BATCH).filter(lambda features, labels: True)
+    model.fit(data, verbose=0)
+    number = int(model.optimizer.iterations.numpy())
+    assert number == 5, f"{number} updates"
+
+
 @canary({"TensorFlowTrainer.train_step": "^AssertionError: 2 collectives"})
 def one_collective_a_step() -> None:
     number = collectives(metrics=["accuracy"])

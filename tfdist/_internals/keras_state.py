@@ -7,13 +7,14 @@ float32 there, and functions of `keras.random` without a seed make a new generat
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, SeedGenerator
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, SeedGenerator, make_default_seed
+from keras.src.utils.naming import auto_name
 
 
 def capture() -> dict[str, Any]:
@@ -21,19 +22,54 @@ def capture() -> dict[str, Any]:
     return dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
 
 
-def place_seed_generator(strategy: tf.distribute.Strategy) -> None:
-    """Gives the functions of `keras.random` that are given no seed a generator with a variable on every replica.
+class _PlacedSeedGenerator(SeedGenerator):
+    """Keras's global seed generator, made before it is known whether anybody draws from it.
 
-    A generator that was made outside of the scope hands on its state, so that draws go on as on one device.
+    Plain Keras makes it in the first draw, with a seed from Python's `random` and the next free name. This one has the
+    seed that `random` would give, and takes it from there in its own first draw. If it was never drawn from, `random`
+    and the seeds of what is made later are those of one device.
+    """
+
+    def __init__(self, strategy: Any, own: SeedGenerator | None) -> None:
+        self.strategy, self.drawn = strategy, own is not None
+        before = random.getstate()
+        with strategy.scope():
+            super().__init__(name="seed_generator" if own is None else own.name)
+            if own is not None:
+                self.state.assign(own.state)
+        random.setstate(before)
+
+    def next(self, ordered: bool = True) -> Any:
+        if not self.drawn:
+            self.drawn = True
+            make_default_seed()
+            auto_name(SeedGenerator.__name__)
+        return super().next(ordered)
+
+
+@contextmanager
+def placed_seed_generator(strategy: Any) -> Iterator[None]:
+    """While open, functions of `keras.random` that are given no seed draw from a variable on every replica.
+
+    A generator that was made outside of the scope hands on its state, so that draws go on as on one device. One that
+    nobody has drawn from is forgotten at the end.
     """
     own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
-    if own is not None and getattr(own.state.value, "_distribute_strategy", None) is strategy:
-        return
-    with strategy.scope():
-        generator = SeedGenerator()
-        if own is not None:
-            generator.state.assign(own.state)
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+    if own is None or not _is_placed(own, strategy):
+        own = _PlacedSeedGenerator(strategy, own)
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, own)
+    try:
+        yield
+    finally:
+        is_current = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR) is own
+        if is_current and isinstance(own, _PlacedSeedGenerator) and not own.drawn:
+            global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+
+
+def _is_placed(generator: SeedGenerator, strategy: Any) -> bool:
+    if isinstance(generator, _PlacedSeedGenerator):
+        return generator.strategy is strategy
+    return getattr(generator.state.value, "_distribute_strategy", None) is strategy
 
 
 @contextmanager

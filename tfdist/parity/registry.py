@@ -36,6 +36,7 @@ FAMILIES = {
     "accumulation": "Gradient accumulation",
     "updates": "Updates that the user wrote",
     "loss scaling": "Loss scaling",
+    "slices": "Rows of a table that all replicas have",
     "averages": "Exponential moving average of the weights",
     "layers": "Layers",
     "recurrent": "Recurrent layers",
@@ -52,6 +53,7 @@ FAMILIES = {
     "checkpoints": "Checkpoints",
     "resume": "State to resume from",
     "callbacks": "Callbacks decide together",
+    "variables": "What a script reads of a variable",
 }
 
 # Topologies on which the tests run a case. The page docs/parity.md has every case on all of WIDE.

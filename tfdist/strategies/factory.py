@@ -14,6 +14,7 @@ from tfdist._internals.check import mode_of
 from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.patches import apply_patches
+from tfdist._internals.step.repeated_rows import checked, set_repeated_rows
 from tfdist.callbacks.chief_aware import chief_aware_callbacks
 from tfdist.cluster.environments import detect_cluster
 from tfdist.config.rules import load_rules
@@ -70,7 +71,9 @@ def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -
     _registered[name] = build
 
 
-def create_strategy(name: str = "auto", *, self_check: Any = None, **options: Any) -> tf.distribute.Strategy:
+def create_strategy(
+    name: str = "auto", *, self_check: Any = None, repeated_rows: Any = "keep", **options: Any
+) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; call it first, before any tensor, layer or dataset is made.
 
     Args:
@@ -80,6 +83,8 @@ def create_strategy(name: str = "auto", *, self_check: Any = None, **options: An
             compared, before it counts: `"on"`, which is the default, raises a `SelfCheckError` if they differ;
             `"warn"` logs a warning; `"off"` checks nothing. The environment variable `TFDIST_SELF_CHECK` goes before
             it. See docs/self-check.md.
+        repeated_rows: What an optimizer is given of a row of an embedding that was looked up several times: `"keep"`
+            all its slices, as plain Keras on TensorFlow does; `"sum"` their sum, as Keras on JAX and PyTorch does.
         **options: The options of that strategy; see its class or function. None means the default.
 
     Raises:
@@ -87,6 +92,7 @@ def create_strategy(name: str = "auto", *, self_check: Any = None, **options: An
         ClusterError: The cluster or its description does not fit, or TensorFlow already runs.
     """
     build = _builder(name)
+    rows = checked(repeated_rows.value if isinstance(repeated_rows, Given) else repeated_rows)
     chosen = read_options(f"the strategy {name!r}", build, options)
     _check_given(name, build, chosen)
     mode = mode_of(str(self_check.value) if isinstance(self_check, Given) else self_check)
@@ -99,6 +105,7 @@ def create_strategy(name: str = "auto", *, self_check: Any = None, **options: An
     if isinstance(strategy, Distribution):
         strategy.self_check = mode
     apply_patches()
+    set_repeated_rows(strategy, rows)
     set_callback_adapter(chief_aware_callbacks)
     _warn_if_alone(name)
     return strategy

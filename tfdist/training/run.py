@@ -53,7 +53,9 @@ def train(config: RunConfig) -> dict[str, Any]:
     Raises:
         TfdistError: The configuration, data, model, cluster or output folder is not usable.
     """
-    strategy = create_strategy(config.strategy.name, **config.strategy.options)
+    # Texts repeat tokens. Their rows get the gradient that JAX and PyTorch give, unless the options say otherwise.
+    options = {"repeated_rows": "sum", **config.strategy.options}
+    strategy = create_strategy(config.strategy.name, **options)
     try:
         return _train(config, strategy)
     except Exception as error:

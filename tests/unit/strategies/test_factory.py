@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tfdist
+from tfdist._internals.step.repeated_rows import as_chosen, set_repeated_rows
 from tfdist.config.schema import Given
 from tfdist.errors import ConfigError, UnsupportedError
 from tfdist.log import warn_once
@@ -252,3 +253,18 @@ def test_a_strategy_of_one_process_in_a_cluster_says_that_each_trains_alone(
     monkeypatch.setattr(factory, "num_processes", lambda: 3)
     tfdist.create_strategy("one_device")
     assert not caplog.text
+
+
+def test_an_unknown_choice_for_repeated_rows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="repeated_rows='summ'.*'keep'.*'sum'.*Did you mean 'sum'"):
+        tfdist.create_strategy("one_device", repeated_rows="summ")
+
+
+def test_repeated_rows_may_be_text_from_a_flag() -> None:
+    strategy = tfdist.create_strategy("one_device", repeated_rows=Given("sum", "--strategy-option"))
+    try:
+        optimizer = keras.optimizers.SGD(1.0)
+        slices = tf.IndexedSlices(tf.ones([2, 1]), tf.constant([1, 1]), tf.constant([3, 1]))
+        assert as_chosen(optimizer, [slices, None])[0].numpy().tolist() == [[0], [2], [0]]
+    finally:
+        set_repeated_rows(strategy, "keep")

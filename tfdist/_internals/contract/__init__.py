@@ -10,6 +10,7 @@ from tfdist._internals.contract.distribution import (
     Sample,
     describe,
     distribution_of,
+    is_foreign,
     row_shards_of,
 )
 from tfdist._internals.contract.step import (
@@ -30,6 +31,7 @@ __all__ = [
     "current_step",
     "describe",
     "distribution_of",
+    "is_foreign",
     "drawing_step",
     "drawn_by",
     "row_shards_of",

@@ -97,11 +97,8 @@ class Distribution(ABC):
         return process.is_chief()
 
     def prepare(self, model: Any, call: str) -> None:
-        """Prepares a call of `fit`, `evaluate` or `predict`, or refuses it.
-
-        Variables that a step needs are made here, since none can be made in a step.
-        """
-        keras_state.place_seed_generator(self)
+        """Prepares a call of `fit`, `evaluate` or `predict`, or refuses it."""
+        return None
 
     def check(self, model: Any) -> None:
         """Refuses a model that has just been built, if the strategy cannot train it."""
@@ -227,6 +224,11 @@ class Distribution(ABC):
 def distribution_of(strategy: Any) -> Distribution | None:
     """Returns the strategy as a `Distribution`; None if stock Keras is right under it."""
     return strategy if isinstance(strategy, Distribution) and not strategy.is_stock else None
+
+
+def is_foreign(strategy: Any) -> bool:
+    """Returns whether a strategy is one of TensorFlow's own, which stay as they are, and not the default one."""
+    return not isinstance(strategy, Distribution) and tf.distribute.get_strategy() is not strategy
 
 
 def row_shards_of(strategy: tf.distribute.Strategy) -> int:

@@ -1,11 +1,13 @@
 """`fit`, `evaluate` and `predict` first check what would fail later or train wrong, and keep the processes together.
 
 Stock shows one progress bar for each worker, and lets every worker write the same files. When one worker raises an
-error or stops by itself, the others wait for ever.
+error or stops by itself, the others wait for ever. `compile` runs in the scope of the model's strategy, so that it may
+be called outside: `model.compile("adam", ...)`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -14,13 +16,17 @@ from typing import Any
 import tensorflow as tf
 from keras import callbacks as keras_callbacks
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.trainers.trainer import Trainer
 
-from tfdist._internals.contract import distribution_of
+from tfdist._internals import keras_state
+from tfdist._internals.contract import Distribution, distribution_of
 from tfdist._internals.fit.agreement.meetings import begin_call, end_call
+from tfdist._internals.fit.build import rebuild
 from tfdist._internals.fit.run import run_of
-from tfdist._internals.fit.source import call_scope
+from tfdist._internals.fit.source import call_scope, current_call
 from tfdist._internals.fit.stop import StopTogether, may_stop_in_an_epoch
-from tfdist._internals.patch import Patch
+from tfdist._internals.patch import Patch, of_model
 from tfdist._internals.processes.coordination import report_failure
 from tfdist._internals.processes.place import in_call, line_of
 from tfdist._internals.processes.watch import causes_named
@@ -49,13 +55,39 @@ def _check_scope(model: Any) -> None:
         )
     if distribution_of(strategy) is None:
         return
-    optimizer = getattr(model, "optimizer", None)
-    for part in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-        if part is not None and part._distribution_strategy is not strategy:
-            raise UnsupportedError(
-                f"the optimizer {part.name!r} was made outside of strategy.scope(): its counters are on one device. "
-                "Make the optimizer under `with strategy.scope():`, or compile with its name, as 'adam'."
-            )
+    # A model with several optimizers has those of the user's own as attributes.
+    _check_optimizers(strategy, vars(model).values())
+
+
+def _compiled_in_scope(distribution: Distribution, stock: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    strategy: Any = distribution
+    if tf.distribute.has_strategy():  # in this scope already, or in another one, which `fit` refuses
+        scope: Any = contextlib.nullcontext()
+    else:
+        _check_optimizers(strategy, [*args[:1], kwargs.get("optimizer")])
+        scope = strategy.scope()
+    with scope:
+        stock(model, *args, **kwargs)
+    if current_call() == "fit":
+        # A callback compiles in the middle of `fit`. Stock then calls a training function that is None.
+        rebuild(distribution, model)
+        model.make_train_function()
+
+
+def _check_optimizers(strategy: Any, given: Any) -> None:
+    """Refuses an optimizer that was made outside of the strategy's scope.
+
+    Raises:
+        UnsupportedError: There is one among the values `given`.
+    """
+    for value in given:
+        for part in (value, getattr(value, "inner_optimizer", None)):
+            if isinstance(part, BaseOptimizer) and part._distribution_strategy is not strategy:
+                raise UnsupportedError(
+                    f"the optimizer {part.name!r} was made outside of strategy.scope(): its counters are on one "
+                    "device. Make it under `with strategy.scope():` and compile again; an optimizer that compile is "
+                    "given by name, as 'adam', is made there by itself."
+                )
 
 
 def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -71,9 +103,11 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
                 bound = inspect.signature(stock).bind(self, *args, **kwargs)
                 bound.apply_defaults()
                 run_of(self).is_shown = is_chief() and bound.arguments["verbose"] != 0
-                if num_processes() == 1:
-                    return stock(self, *args, **kwargs)
-                return _together(stock, settings, self, args, kwargs)
+                # No variable can be made in a step.
+                with keras_state.placed_seed_generator(distribution):
+                    if num_processes() == 1:
+                        return stock(self, *args, **kwargs)
+                    return _together(stock, settings, self, args, kwargs)
 
         return call
 
@@ -139,4 +173,12 @@ PATCHES = (
     ),
     _patch("evaluate", ("batch_size", "steps")),
     _patch("predict", ("batch_size", "steps")),
+    Patch(
+        name="fit.entry",
+        owner=Trainer,
+        attribute="compile",
+        make=of_model(_compiled_in_scope),
+        reason="compile outside of the scope makes an optimizer by name, and metrics, on one device",
+        upstream="no thread found",
+    ),
 )

@@ -29,12 +29,14 @@ class Run:
             the global batch, its rows in each process. A number, a scalar or a vector.
         probe: What is shown every batch, if anything.
         is_shown: Whether the call of `fit` shows its progress in this process.
+        batch_spec: The spec of the batches that the model was built from last.
     """
 
     wants_stop: bool = False
     heard: Any = 0.0
     probe: BatchProbe | None = None
     is_shown: bool = False
+    batch_spec: Any = None
 
     def votes(self) -> float:
         """Returns how many processes wanted to stop in the last step, for which it waits.

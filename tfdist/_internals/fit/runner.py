@@ -68,6 +68,19 @@ def _has_fixed_rows(iterator: Any) -> bool:
     )
 
 
+def after(batch: Any) -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which a step is called that waits for its batch.
+
+    Counters and seeds use nothing of the batch, and TensorFlow puts the operations of a called function in the place of
+    the call. So they would run when the data have ended, and count an update that changes nothing else.
+    """
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    leaves = tf.nest.flatten(batch, expand_composites=True)
+    # An input that is also waited for is taken for an input alone. So the step waits for something between them.
+    return tf.control_dependencies([tf.group([leaf for leaf in leaves if tf.is_tensor(leaf)])])
+
+
 class _Logs:
     """Packs logs into one vector and back, because a loop's variables need one structure from the start."""
 
@@ -143,18 +156,20 @@ class StepRunner:
             return function
         return tf.function(function, reduce_retracing=True, autograph=False)
 
-    def _one_step(self, batch: Any, wants_stop: tf.Tensor) -> Any:
+    def _one_step(self, batch: Any, wants_stop: tf.Tensor, function: Any = None) -> Any:
         strategy: Any = self._distribution
-        logs = strategy.run(self._function, args=(batch, wants_stop))
+        logs = strategy.run(function or self._function, args=(batch, wants_stop))
         return tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
 
     def _next_batch(self, iterator: Any) -> Any:
         return next(iterator) if self._probe is None else self._probe.get_next(lambda: next(iterator))
 
     def _step_on_next(self, iterator: Any, wants_stop: tf.Tensor) -> Any:
-        # The step is a nested function, which runs only once it has all inputs. So no operation of it runs when the
-        # data have ended.
-        return self._step(self._next_batch(iterator), wants_stop)
+        return self._one_step(self._next_batch(iterator), wants_stop, self._after_batch)
+
+    def _after_batch(self, data: Any, wants_stop: tf.Tensor) -> Any:
+        with after(data):
+            return self._function(data, wants_stop)
 
     def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
         logs = _Logs(tf.float64 if self._model.compute_dtype == "float64" else tf.float32)

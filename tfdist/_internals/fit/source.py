@@ -54,6 +54,12 @@ def call_scope(name: str) -> Iterator[None]:
         _local.call = before
 
 
+def current_call() -> str | None:
+    """Returns the name of the call of `fit`, `evaluate` or `predict` that is under way, if any."""
+    call = getattr(_local, "call", None)
+    return None if call is None else call.name
+
+
 def opens_training() -> bool:
     """Returns whether the source that is being opened is the one that `fit` trains on: the first that it opens."""
     call = getattr(_local, "call", None)

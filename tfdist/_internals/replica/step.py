@@ -13,6 +13,7 @@ from tfdist._internals.replica import rows as replica_rows
 from tfdist._internals.replica.exchange import GradientExchange, all_reduce
 from tfdist._internals.replica.rows import RowPosition, StepOfRows
 from tfdist._internals.replica.sameness import Sameness
+from tfdist._internals.replica.slices import sum_with_slices
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes, process_index
 
@@ -178,7 +179,7 @@ class ReplicaStep(StepOfRows):
         return [given[index] if index in summed else one for index, one in enumerate(found)]
 
     def _sum_shares(self, shares: list[Any]) -> list[Any]:
-        return self._exchange.sum_gradients(shares)
+        return sum_with_slices(shares, self._sameness.holds, self._exchange.sum_gradients)
 
     def add_passengers(self, values: Sequence[tf.Tensor]) -> None:
         self._exchange.add_passengers(values)

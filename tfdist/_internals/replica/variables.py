@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.values import MirroredVariable, SyncOnReadVariable
 from tensorflow.python.distribute.values_util import in_replica_update_context
@@ -13,6 +14,32 @@ from tfdist.process import is_chief
 
 def _outside_of_replicas() -> bool:
     return tf.distribute.in_cross_replica_context() and not in_replica_update_context()
+
+
+class _Converted:
+    """A variable that becomes a Python or numpy value as one of a single device does, in the scope too.
+
+    TensorFlow's class has no `float`, as a callback asks of the learning rate; and it is true for a counter at 0.
+    """
+
+    def __float__(self: Any) -> float:
+        return float(self.read_value())
+
+    def __int__(self: Any) -> int:
+        return int(self.read_value())
+
+    def __complex__(self: Any) -> complex:
+        return complex(self.read_value())
+
+    def __bool__(self: Any) -> bool:
+        return bool(self.read_value())
+
+    def __array__(self: Any, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype)
+
+
+class PartVariable(SyncOnReadVariable):
+    """A variable of which each replica has a part, such as a gradient that is accumulated."""
 
 
 class SummedVariable(SyncOnReadVariable):
@@ -57,6 +84,12 @@ class CopiedVariable(MirroredVariable):
         return self._get_on_device_or_primary().handle if _outside_of_replicas() else super().handle
 
 
+# Not as a base: a variable that TensorFlow has made takes no class with another layout of its objects.
+for _class in (CopiedVariable, SummedVariable, PartVariable):
+    for _name in ("__float__", "__int__", "__complex__", "__bool__", "__array__"):
+        setattr(_class, _name, vars(_Converted)[_name])
+
+
 def of_replicas(variable: Any) -> Any:
     """Returns a variable that TensorFlow has made, with the methods of these classes."""
     # TensorFlow's creators name their classes themselves.
@@ -66,4 +99,6 @@ def of_replicas(variable: Any) -> Any:
         variable.__class__ = SummedVariable
         with tf.init_scope():
             variable.keep_whole(variable.values[0])
+    elif type(variable) is SyncOnReadVariable:
+        variable.__class__ = PartVariable
     return variable

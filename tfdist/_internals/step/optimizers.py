@@ -20,6 +20,7 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
 from tfdist._internals.contract import Step, current_step
 from tfdist._internals.patch import Patch, in_step
+from tfdist._internals.step.repeated_rows import as_chosen
 
 # Optimizer -> a function that is shown the gradients of each update: summed, not clipped yet, and None for a variable
 # without a gradient.
@@ -97,6 +98,7 @@ def _clipped(stock: Any) -> Any:
         step = current_step()
         if step is not None:
             grads = step.sum_gradients(grads)
+        grads = as_chosen(self, grads)
         if (record := _observers.get(self)) is not None:
             record(grads)
         return stock(self, grads)
