@@ -108,7 +108,7 @@ def test_every_patch_is_named_as_its_module():
 
 
 def test_the_table_of_a_mesh_is_that_of_the_patches():
-    from tfdist._internals.mesh.operations import OPERATIONS
+    from tfdist._internals.mesh.operations.table import OPERATIONS
     from tfdist._internals.step.operations import NAMES
 
     assert set(OPERATIONS) == NAMES

@@ -9,12 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from canary import assert_one_device, canary, compiled, dense, rows
 
 from tfdist import create_strategy
-from tfdist.errors import UnsupportedError
 from tfdist.parity.inspection import mesh_collectives
 
 
@@ -39,7 +37,7 @@ def inner() -> keras.layers.Layer:
 # Layers behind split columns: the shape that they get, what makes them, and what happens without the patch.
 Behind = tuple[tuple[int, ...], Callable[[], Any], str]
 
-REFUSED: dict[str, Behind] = {
+TRAINED: dict[str, Behind] = {
     "tensorflow.nn.average_pool": (
         (6, 6, 2),
         lambda: keras.layers.AveragePooling2D(2),
@@ -55,8 +53,16 @@ REFUSED: dict[str, Behind] = {
         lambda: keras.layers.SeparableConv2D(2, 3),
         "'tf.DepthwiseConv2dNativeBackpropFilter' op does not implement layout propagation",
     ),
-}
-TRAINED: dict[str, Behind] = {
+    "adaptive_average_pool": (
+        (6, 4),
+        lambda: keras.layers.AdaptiveAveragePooling1D(4),
+        "'tf.AvgPoolGrad' op does not implement layout propagation",
+    ),
+    "adaptive_max_pool": (
+        (8, 4),
+        lambda: keras.layers.AdaptiveMaxPooling1D(3),
+        "dimension size=5 is not divisible",
+    ),
     "tensorflow.nn.conv": (
         (6, 6, 2),
         lambda: keras.layers.Conv2D(2, 3),
@@ -108,15 +114,6 @@ def trained(shape: tuple[int, ...], create: Callable[[], Any]) -> None:
     )
 
 
-def refused(shape: tuple[int, ...], create: Callable[[], Any]) -> None:
-    with split_columns().scope():
-        model = compiled(lambda: behind_split_columns(shape, create))
-    with pytest.raises(UnsupportedError, match="cannot train the layer"):
-        model.fit(*rows(16), verbose=0)
-
-
-for _name, (_shape, _create, _pattern) in REFUSED.items():
-    canary({f".{_name}": _pattern})(functools.partial(refused, _shape, _create))
 for _name, (_shape, _create, _pattern) in TRAINED.items():
     canary({f".{_name}": _pattern})(functools.partial(trained, _shape, _create))
 
@@ -166,6 +163,27 @@ def intersection_over_union_on_a_mesh() -> None:
         return compiled(metrics=[keras.metrics.OneHotMeanIoU(3, sparse_y_pred=False, name="iou")], loss="mse")
 
     assert_one_device(make, targets(), mesh=True)
+
+
+@canary({"tensorflow.numpy.divide": "stopped at the operation tf.IfRegion"})
+def slices_of_an_embedding_under_rmsprop() -> None:
+    def build() -> keras.Model:
+        layers = [keras.layers.Embedding(4, 6), keras.layers.Flatten(), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input((2,), dtype="int32"), *layers])
+
+    ids = np.arange(16, dtype="int32").reshape(8, 2) % 4
+
+    def make() -> keras.Model:
+        return compiled(build, lambda: keras.optimizers.RMSprop(0.01))
+
+    assert_one_device(make, (ids, rows()[1]), on=split_columns())
+
+
+@canary({"tensorflow.numpy.digitize": "'tf.Bucketize' op does not implement layout propagation"})
+def buckets_on_a_mesh() -> None:
+    assert_one_device(
+        lambda: compiled(lambda: dense(keras.layers.Discretization([-1.0, 0.0, 1.0]))), mesh=True
+    )
 
 
 @canary({"get_metrics_result": "UnimplementedError: The op/function Mul got a regular tensor for input 1"})

@@ -15,7 +15,6 @@ import tfdist
 from tfdist.errors import ClusterError, ConfigError, UnsupportedError
 from tfdist.models import BertConfig, bert_classifier, build_bert
 from tfdist.numerics import RELATIVE_TOLERANCE
-from tfdist.parity.cases.layers import REFUSED_ON_MESH
 from tfdist.planner import plan_sharding
 
 RULES = {"up/kernel$": (None, "model"), "up/bias$": ("model",), "down/kernel$": ("model", None)}
@@ -194,19 +193,6 @@ def test_inputs_without_a_layout_are_refused() -> None:
         strategy.place(np.array(["a", "b"]))
     with pytest.raises(UnsupportedError, match="RaggedTensor"):
         strategy.place(tf.ragged.constant([[1], [2, 3]]))
-
-
-@pytest.mark.parametrize("name", REFUSED_ON_MESH)
-def test_a_layer_without_rules_is_refused_by_its_name(name) -> None:
-    shape, create = REFUSED_ON_MESH[name]
-    strategy = tfdist.create_strategy("mesh", mesh={"batch": 4})
-    with strategy.scope():
-        inputs = keras.Input(shape)
-        model = keras.Model(inputs, keras.layers.Flatten()(create()(inputs)), name="net")
-        model.compile("sgd", "mse")
-    data = np.zeros((8, *shape), "float32")
-    with pytest.raises(UnsupportedError, match=f"cannot train the layer 'net.*/{model.layers[1].name}"):
-        model.fit(data, np.zeros((8, *model.output_shape[1:]), "float32"), verbose=0)
 
 
 def test_what_dtensor_cannot_split_is_said_with_a_cure() -> None:

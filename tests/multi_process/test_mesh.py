@@ -71,7 +71,7 @@ if options is not None:
 
 CROSSED = """
 import tfdist
-from tfdist._internals.mesh.operations import OPERATIONS, _relaid
+from tfdist._internals.mesh.operations.table import OPERATIONS, _relaid
 
 # Stock stacks the time steps in front of the batch, and the gradient of that has several results.
 OPERATIONS["TimeDistributed"] = _relaid("inputs")

@@ -40,6 +40,7 @@ FAMILIES = {
     "averages": "Exponential moving average of the weights",
     "layers": "Layers",
     "recurrent": "Recurrent layers",
+    "models": "Whole models: convolutional, with several inputs, autoencoders",
     "transformers": "Attention, BERT and KerasHub's backbones",
     "normalization": "Batch normalization",
     "randomness": "Random numbers",

@@ -19,7 +19,7 @@ from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps
 from tfdist._internals.mesh.extended import MeshExtended
-from tfdist._internals.mesh.operations import OPERATIONS
+from tfdist._internals.mesh.operations.table import OPERATIONS
 from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, on_host, place

@@ -24,6 +24,8 @@ _OF_PYTHON = {
     "PyFuncStateless": "tf.numpy_function",
 }
 _DEBUG = "To look at one step's values, compile with run_eagerly=True: the step then runs on the host, where all works."
+# Operations of preprocessing layers -> such a layer.
+_OF_DATASET = {"LookupTableFindV2": "IntegerLookup", "DenseBincount": "CategoryEncoding"}
 
 # The errors of devices, of all meshes of this process: the meshes share TensorFlow's collectives.
 _failures: list[str] = []
@@ -122,6 +124,11 @@ def _not_split(error: tf.errors.OpError) -> UnsupportedError:
         return UnsupportedError(
             f"the step on a mesh is compiled for its devices, and {_OF_PYTHON[stopped_at]} needs the host. {_DEBUG} Or "
             "write what is to be seen in a callback, and what is to be computed on rows in the dataset."
+        )
+    if stopped_at in _OF_DATASET:
+        return UnsupportedError(
+            f"DTensor has no rule for the operation tf.{stopped_at}. Apply the layer that has it, such as "
+            f"{_OF_DATASET[stopped_at]}, in dataset.map instead of in the model, or train under 'mirrored'."
         )
     said = re.sub(r"^.*?error: ", "", error.message.strip().splitlines()[0])
     if "does not implement layout propagation" in said:

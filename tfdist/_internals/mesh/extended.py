@@ -6,7 +6,6 @@ from its replica context. The methods here are the private protocol of `Strategy
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import tensorflow as tf
 from keras.src.backend.common.name_scope import current_path
 from tensorflow.experimental import dtensor
 
+from tfdist._internals.mesh.constants import constants_on
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts
 
 LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], VariableLayouts]
@@ -60,8 +60,11 @@ class MeshExtended(tf.distribute.StrategyExtended):
             self._reference = before
 
     def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
-        devices = contextlib.nullcontext() if tf.executing_eagerly() else dtensor.default_mesh(self._mesh)
-        with devices, _WholeBatch(self._container_strategy(), 0):
+        if tf.executing_eagerly():
+            with _WholeBatch(self._container_strategy(), 0):
+                return fn(*args, **(kwargs or {}))
+        mesh, whole_batch = dtensor.default_mesh(self._mesh), _WholeBatch(self._container_strategy(), 0)
+        with constants_on(self._mesh), mesh, whole_batch:
             return fn(*args, **(kwargs or {}))
 
     def call_for_each_replica(self, fn: Any, args: Any = (), kwargs: Any = None) -> Any:

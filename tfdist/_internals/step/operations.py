@@ -1,6 +1,6 @@
 """Operations of Keras's backend that a step may run in its own way: each patch asks the step by the operation's name.
 
-A mesh has its own operations, in `mesh/operations.py`, because DTensor lacks layout rules for some operations or their
+A mesh has its own operations, in `mesh/operations/table.py`, because DTensor lacks layout rules for some or for their
 gradients.
 """
 
@@ -30,6 +30,8 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
     "conv_transpose": (backend_nn, "conv_transpose", _LAYOUT),
     "max_pool": (backend_nn, "max_pool", _LAYOUT),
     "average_pool": (backend_nn, "average_pool", _GRADIENT),
+    "adaptive_average_pool": (backend_nn, "adaptive_average_pool", _GRADIENT),
+    "adaptive_max_pool": (backend_nn, "adaptive_max_pool", _LAYOUT),
     "depthwise_conv": (backend_nn, "depthwise_conv", _GRADIENT),
     "separable_conv": (backend_nn, "separable_conv", _GRADIENT),
     "concat": (
@@ -37,6 +39,8 @@ _OPERATIONS: dict[str, tuple[Any, str, str]] = {
         "concat",
         "DTensor splits the parts and joins their pieces, which puts columns in another order",
     ),
+    "divide": (backend_numpy, "divide", "DTensor has no way to split the cond in which slices are divided"),
+    "digitize": (backend_numpy, "digitize", _NONE),
     "pad": (backend_numpy, "pad", _LAYOUT),
     "split": (backend_numpy, "split", _LAYOUT),
     "take": (

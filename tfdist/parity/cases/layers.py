@@ -11,7 +11,7 @@ import numpy as np
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import NARROW, NO_MESH, case
+from tfdist.parity.registry import NARROW, case
 
 layers = keras.layers
 
@@ -51,6 +51,23 @@ LAYERS: dict[str, dict[str, Branch]] = {
         "GlobalAveragePooling2D": (IMAGE, layers.GlobalAveragePooling2D),
         "GlobalMaxPooling1D": (SEQUENCE, layers.GlobalMaxPooling1D),
         "GlobalMaxPooling2D": (IMAGE, layers.GlobalMaxPooling2D),
+    },
+    # A mesh makes their gradients itself.
+    "windows": {
+        "AveragePooling1D": (SEQUENCE, lambda: layers.AveragePooling1D(3, strides=2, padding="same")),
+        "AveragePooling2D": (IMAGE, lambda: layers.AveragePooling2D((2, 3), strides=(2, 1))),
+        "AveragePooling3D": (VOLUME, lambda: layers.AveragePooling3D(2, strides=1, padding="same")),
+        "AdaptiveAveragePooling2D": (IMAGE, lambda: layers.AdaptiveAveragePooling2D(4)),
+        "AdaptiveMaxPooling1D": (SEQUENCE, lambda: layers.AdaptiveMaxPooling1D(4)),
+    },
+    "channels": {
+        "DepthwiseConv1D": (SEQUENCE, lambda: layers.DepthwiseConv1D(2, dilation_rate=2)),
+        "DepthwiseConv2D": (IMAGE, lambda: layers.DepthwiseConv2D((3, 2), 2, "same", depth_multiplier=2)),
+        "SeparableConv1D": (SEQUENCE, lambda: layers.SeparableConv1D(4, 3)),
+        "SeparableConv2D": (IMAGE, lambda: layers.SeparableConv2D(4, 3, strides=2)),
+        "Conv2D_grouped": (IMAGE, lambda: layers.Conv2D(4, 3, groups=2)),
+        "Conv3D_grouped": (VOLUME, lambda: layers.Conv3D(2, 2, groups=2)),
+        "Conv2D_dilated": (IMAGE, lambda: layers.Conv2D(4, 2, dilation_rate=2)),
     },
     "shapes": {
         "Cropping1D": (SEQUENCE, lambda: layers.Cropping1D(1)),
@@ -106,27 +123,12 @@ RECURRENT: dict[str, dict[str, Branch]] = {
     },
 }
 
-# Layers that the mesh strategy refuses, because DTensor has no layout rules for their gradients.
-REFUSED_ON_MESH: dict[str, Branch] = {
-    "DepthwiseConv2D": (IMAGE, lambda: layers.DepthwiseConv2D(3)),
-    "SeparableConv1D": (SEQUENCE, lambda: layers.SeparableConv1D(4, 3)),
-    "SeparableConv2D": (IMAGE, lambda: layers.SeparableConv2D(4, 3)),
-    "AveragePooling1D": (SEQUENCE, lambda: layers.AveragePooling1D(2)),
-    "AveragePooling2D": (IMAGE, lambda: layers.AveragePooling2D(2)),
-}
-
 
 # Of replicas it is the page that shows each layer: they differ in none but those that see several rows at once.
 @case("layers", each=LAYERS, on=("mirrored_2",), every_item=("mesh_2x2",), stands_for_family=True)
 def layer(context: Context, group: str) -> dict[str, Any]:
     """Layers, each between two dense ones in a branch of its own, momentum, uneven batches."""
     return _trained(context, LAYERS[group])
-
-
-@case("layers", on=("mirrored_2",), refused_by=NO_MESH)
-def layer_without_mesh(context: Context) -> dict[str, Any]:
-    """The same for layers that a mesh refuses."""
-    return _trained(context, REFUSED_ON_MESH)
 
 
 @case("recurrent", each=RECURRENT, on=("mirrored_2",), every_item=("mesh_2x2",), stands_for_family=True)

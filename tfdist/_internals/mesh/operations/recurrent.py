@@ -12,7 +12,7 @@ from typing import Any
 from keras import tree
 from keras.src import backend
 
-from tfdist._internals.mesh.arrays import sequences, time_steps
+from tfdist._internals.mesh.operations.arrays import sequences, time_steps
 from tfdist._internals.mesh.step import MeshStep
 from tfdist.errors import UnsupportedError
 

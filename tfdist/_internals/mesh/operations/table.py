@@ -1,4 +1,4 @@
-"""The table of a mesh's own operations: each is made of operations that DTensor can split, or refused by name.
+"""The table of a mesh's own operations: each is made of operations that DTensor can split.
 
 DTensor can split some operations over the batch alone. They get inputs that are split over the batch alone, and whole
 kernels. Without this an activation could reach them split over `model`, for example from a dense layer with split
@@ -11,14 +11,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
 from keras import tree
 
-from tfdist._internals.mesh.arrays import concat, diag, flip, scatter
-from tfdist._internals.mesh.lookup import take
-from tfdist._internals.mesh.recurrent import rnn, time_distributed
+from tfdist._internals.mesh.operations.arrays import concat, diag, digitize, flip, scatter
+from tfdist._internals.mesh.operations.convolutions import conv, depthwise_conv, separable_conv
+from tfdist._internals.mesh.operations.lookup import take
+from tfdist._internals.mesh.operations.recurrent import rnn, time_distributed
+from tfdist._internals.mesh.operations.slices import divide
+from tfdist._internals.mesh.operations.windows import adaptive_average_pool, average_pool
 from tfdist._internals.mesh.step import MeshStep
-from tfdist.errors import UnsupportedError
 
 Operation = Callable[..., Any]
 
@@ -44,26 +45,18 @@ def _split(step: MeshStep, stock: Any, x: Any, indices_or_sections: Any, axis: i
     return [step.by_batch(part) for part in stock(step.by_batch(x), indices_or_sections, axis)]
 
 
-def _refused(instead: str) -> Operation:
-    def operation(step: MeshStep, stock: Any, *args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedError(
-            f"the mesh strategy cannot train the layer {tf.get_current_name_scope()!r}: DTensor has no layout "
-            f"rule for the gradient of {stock.__name__}. {instead}"
-        )
-
-    return operation
-
-
-_USE_CONV = "Use a Conv layer, or 'mirrored'."
-
 OPERATIONS: dict[str, Operation] = {
-    "conv": _relaid("inputs", "kernel"),
+    "conv": conv,
     "conv_transpose": _relaid("inputs", "kernel"),
     "max_pool": _relaid("inputs"),
-    "average_pool": _refused("Use a Conv layer with strides, or 'mirrored'."),
-    "depthwise_conv": _refused(_USE_CONV),
-    "separable_conv": _refused(_USE_CONV),
+    "average_pool": average_pool,
+    "adaptive_average_pool": adaptive_average_pool,
+    "adaptive_max_pool": _relaid("inputs"),
+    "depthwise_conv": depthwise_conv,
+    "separable_conv": separable_conv,
     "concat": concat,
+    "divide": divide,
+    "digitize": digitize,
     "pad": _relaid("x"),
     "split": _split,
     "take": take,

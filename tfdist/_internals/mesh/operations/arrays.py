@@ -62,3 +62,10 @@ def diag(step: MeshStep, stock: Any, x: Any, k: int = 0) -> Any:
 def scatter(step: MeshStep, stock: Any, indices: Any, values: Any, shape: Any) -> Any:
     """Scatters by int32 indices. DTensor always makes the shape int32, and the indices must have the same dtype."""
     return stock(tf.cast(indices, tf.int32), values, shape)
+
+
+def digitize(step: MeshStep, stock: Any, x: Any, bins: Any) -> Any:
+    """Counts the bounds that are not above each value."""
+    bounds = tf.convert_to_tensor(bins)
+    values = tf.cast(tf.convert_to_tensor(x), bounds.dtype)
+    return tf.reduce_sum(tf.cast(tf.expand_dims(values, -1) >= bounds, tf.int32), axis=-1)

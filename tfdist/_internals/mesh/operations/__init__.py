@@ -1,0 +1,1 @@
+"""Operations of Keras as a mesh runs them, made of operations for which DTensor has layout rules."""
