@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -150,3 +151,14 @@ def evaluate_of_a_model_from_outside() -> None:
 @canary({"TensorFlowTrainer.predict": "DID NOT RAISE UnsupportedError"})
 def predict_of_a_model_from_outside() -> None:
     refuses_a_model_from_outside(lambda model: model.predict(rows(8)[0], verbose=0))
+
+
+@canary({"Model.export": "a SavedModel cannot hold"})
+def saved_model_of_a_model_on_a_mesh() -> None:
+    with strategy(mesh=True).scope():
+        model = compiled()
+    features = rows()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        served = tf.saved_model.load(folder).serve(features)
+    np.testing.assert_allclose(served, model.predict(features, verbose=0), rtol=1e-5)

@@ -27,6 +27,7 @@ _MODULES = (
     "fit.epoch_iterator",
     "fit.train_function",
     "fit.predict_function",
+    "fit.export",
     "fit.entry",
 )
 

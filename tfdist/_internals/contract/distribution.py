@@ -188,6 +188,10 @@ class Distribution(ABC):
         """Returns the chief's arrays, given in every process arrays of the same shapes and dtypes."""
         return list(arrays)
 
+    def portable(self, model: Any) -> Any:
+        """Returns the model with variables that a SavedModel can hold; the model itself, if its variables are such."""
+        return model
+
     def all_gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns the arrays that the processes hold, in the order of the processes.
 

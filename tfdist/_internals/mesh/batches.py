@@ -31,6 +31,10 @@ class MeshBatch(NamedTuple):
     num_rows: Any
 
 
+class EmptyMeshBatch(MeshBatch):
+    """A batch without rows, as `predict` may be given: it has one row of zeros, whose results nobody sees."""
+
+
 def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
     """Returns a batch of the host on the mesh, with its number of rows.
 
@@ -49,11 +53,15 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
     for name, others in counts.items():
         if others != rows:
             raise other_rows(name, others, first, rows)
-    if not rows:
+    if not counts:
         raise DataError(
             "no part of the batch has a first dimension to split over the mesh. Batch the dataset, for example with "
             "dataset.batch(global_batch_size)."
         )
+    kind: type[MeshBatch] = MeshBatch
+    if rows == 0:
+        arrays = tree.map_structure(_one_row, arrays, none_is_leaf=False)
+        rows, kind = 1, EmptyMeshBatch
     num_shards = mesh.dim_size(BATCH_AXIS) if BATCH_AXIS in mesh.dim_names else 1
     split = num_shards > 1 and rows % num_shards == 0
 
@@ -63,7 +71,11 @@ def place_batch(mesh: dtensor.Mesh, data: Any) -> MeshBatch:
         return place(leaf, dtensor.Layout.replicated(mesh, leaf.ndim))
 
     count = place(np.int64(rows), dtensor.Layout.replicated(mesh, 0))
-    return MeshBatch(tree.map_structure(placed, arrays, none_is_leaf=False), count)
+    return kind(tree.map_structure(placed, arrays, none_is_leaf=False), count)
+
+
+def _one_row(leaf: np.ndarray) -> np.ndarray:
+    return np.zeros((1, *leaf.shape[1:]), leaf.dtype) if leaf.ndim else leaf
 
 
 def _as_array(leaf: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.fit.runner import StepRunner
-from tfdist._internals.mesh.batches import MeshBatch, MeshBatches, MeshIterator, place_batch
+from tfdist._internals.mesh.batches import EmptyMeshBatch, MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps
 from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations.table import OPERATIONS
@@ -25,7 +26,7 @@ from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, on_host, place
 from tfdist._internals.processes.deadline import step_deadline
 from tfdist._internals.processes.watch import shared_step
-from tfdist.errors import ConfigError, UnsupportedError
+from tfdist.errors import ConfigError, DataError, UnsupportedError
 from tfdist.sharding.placement import Placement
 from tfdist.sharding.rules import BATCH_AXIS
 
@@ -152,11 +153,21 @@ class MeshDistribution(Distribution):
         self.rules.check_all_used([variable.path for variable in model.variables])
         split = any("model" in variable.value.axes for variable in model.trainable_variables)
         if self.axes.get("model", 1) > 1 and model.trainable_variables and not split:
+            cure = "Give rules, as layout_map={'hidden/kernel$': (None, 'model')}"
+            if self.rules.automatic:
+                cure = f"{self._why_whole(model)}. Give a layer a size that divides"
             raise ConfigError(
                 f"the mesh {self.axes} has a model axis, and no variable of {model.name!r} is split over it, so that "
-                f"{self.axes['model']} devices would do the same work. Give rules, as layout_map={{'hidden/kernel$': "
-                "(None, 'model')}, or put all devices on the batch axis."
+                f"{self.axes['model']} devices would do the same work. {cure}, or put all devices on the batch axis."
             )
+
+    def _why_whole(self, model: Any) -> str:
+        """Returns why the largest variables of a model are whole."""
+        largest = sorted(model.trainable_variables, key=lambda variable: -math.prod(variable.shape))[:3]
+        return "; ".join(
+            f"{variable.path} {tuple(variable.shape)}: {self.rules.reason_whole(variable.path, tuple(variable.shape))}"
+            for variable in largest
+        )
 
     def check_last_step(self) -> None:
         """Waits for the last step, and raises its error if it failed.
@@ -208,6 +219,11 @@ class MeshDistribution(Distribution):
     def step_of(self, batch: Any) -> tuple[Step, Any] | None:
         if not isinstance(batch, MeshBatch):
             return None
+        if isinstance(batch, EmptyMeshBatch):
+            raise DataError(
+                "a batch has no rows, and a mean over none is no number. Leave it out, for example with "
+                "dataset.filter, or batch the rows anew."
+            )
         if tf.executing_eagerly():  # on the host, which has the whole batch
             return Step(batch.num_rows, batch.num_rows), batch.data
         return MeshStep(batch.num_rows, self.mesh, OPERATIONS, self.random_by_row), batch.data
@@ -215,14 +231,33 @@ class MeshDistribution(Distribution):
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
         return MeshRunner(self, model, step_function)
 
+    def portable(self, model: Any) -> Any:
+        """Returns a copy of the model with whole variables of the host.
+
+        Raises:
+            UnsupportedError: In the scope of a strategy, where the copy would be made on the mesh too.
+        """
+        if tf.distribute.has_strategy():
+            raise UnsupportedError(
+                "export writes a copy of the model that is on no mesh, and cannot make one in the scope of a strategy. "
+                "Call it after the scope."
+            )
+        copy = type(model).from_config(model.get_config())
+        if not copy.built:
+            copy.build_from_config(model.get_build_config())
+        copy.set_weights(model.get_weights())
+        return copy
+
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> Callable[[Any], Any]:
         step = compiled(lambda batch: self.run(model.predict_step, args=(batch,)))
 
         def predict(batch: Any) -> Any:
+            rows = slice(0) if isinstance(batch, EmptyMeshBatch) else slice(None)
             with self.watched_step():
-                return tree.map_structure(on_host, step(batch))
+                outputs = tree.map_structure(on_host, step(MeshBatch(*batch)))
+            return tree.map_structure(lambda output: output[rows], outputs)
 
         return predict
 

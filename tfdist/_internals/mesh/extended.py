@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
 from tensorflow.experimental import dtensor
 
@@ -25,6 +27,11 @@ class _WholeBatch(tf.distribute.ReplicaContext):
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
         return value
+
+
+def _is_of_optimizer() -> bool:
+    scopes = global_state.get_global_attribute("name_scope_stack")
+    return bool(scopes) and isinstance(scopes[-1].caller, keras.optimizers.Optimizer)
 
 
 class MeshExtended(tf.distribute.StrategyExtended):
@@ -43,12 +50,15 @@ class MeshExtended(tf.distribute.StrategyExtended):
         options = {key: kwargs[key] for key in ("trainable", "name", "dtype", "shape") if key in kwargs}
         with tf.init_scope(), tf.device("CPU:0"):
             value = tf.convert_to_tensor(initial() if callable(initial) else initial, kwargs.get("dtype"))
-            if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
-                # The state of a metric is whole everywhere: no rule is meant for it, and DTensor lacks layout rules
-                # for the operations of some metrics.
-                layouts = VariableLayouts.all_as(dtensor.Layout.replicated(self._mesh, value.shape.rank))
+            shape = tuple(value.shape)
+            is_slot = self._reference is not None and tuple(self._reference.shape) == shape
+            is_metric = kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ
+            if is_metric or (_is_of_optimizer() and not is_slot):
+                # Whole everywhere. No rule is meant for the state of a metric, and DTensor lacks layout rules for the
+                # operations of some. Adafactor gives the names of the model's variables to vectors.
+                layouts = VariableLayouts.all_as(dtensor.Layout.replicated(self._mesh, len(shape)))
             else:
-                layouts = self._layouts_of(path, tuple(value.shape), self._reference)
+                layouts = self._layouts_of(path, shape, self._reference)
             return MeshVariable.create(value.numpy(), layouts, **options)
 
     @contextmanager
@@ -65,7 +75,12 @@ class MeshExtended(tf.distribute.StrategyExtended):
                 return fn(*args, **(kwargs or {}))
         mesh, whole_batch = dtensor.default_mesh(self._mesh), _WholeBatch(self._container_strategy(), 0)
         with constants_on(self._mesh), mesh, whole_batch:
-            return fn(*args, **(kwargs or {}))
+            try:
+                return fn(*args, **(kwargs or {}))
+            except Exception as error:
+                # DTensor keeps its default mesh if an error passes through its context.
+                failure = error
+        raise failure
 
     def call_for_each_replica(self, fn: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._call_for_each_replica(fn, args, kwargs)

@@ -12,6 +12,7 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.fit.agreement.digests import AS_SET, digest_of
 from tfdist._internals.processes.coordination import barrier
+from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes
 
 
@@ -129,7 +130,10 @@ class MeshVariable(d_variable.DVariable):
 
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
         # Every read of TensorFlow's goes through here. An eager read, outside of a step, gives a value of the host,
-        # since DTensor refuses to mix both. In a step, the gradient is scattered back to the pieces.
+        # since DTensor refuses to mix both. In a step, the gradient is scattered back to the pieces. A function that is
+        # not of the mesh, such as `generate` of KerasHub, gets a value of the host whenever it runs.
+        if not tf.executing_eagerly() and dtensor.get_default_mesh() is None:
+            return tf.ensure_shape(tf.py_function(self.read_value, [], self.dtype), self.shape)
         value = super()._read_variable_op(*args, **kwargs)
         if tf.executing_eagerly():
             return _read_on_host(value)
@@ -189,6 +193,12 @@ class MeshVariable(d_variable.DVariable):
         # All processes write a tf.train.Checkpoint together; TensorFlow would wait for a missing one for ever.
         barrier("tf.train.Checkpoint of a mesh")
         return super()._serialize_to_tensors()
+
+    def _export_to_saved_model_graph(self, *args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedError(
+            f"a SavedModel cannot hold {self.name!r}, which is on a mesh. Write the model with model.export, which "
+            "saves a copy with whole variables."
+        )
 
     def _on_mesh(self, value: Any) -> Any:
         if not tf.executing_eagerly():

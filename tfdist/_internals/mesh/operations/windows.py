@@ -48,14 +48,14 @@ class Windows(NamedTuple):
         return cls(inputs, size, stride, total // 2, total - total // 2)
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many windows there are."""
         return (self.before + self.inputs + self.after - self.size) // self.stride + 1
 
     @property
     def filled(self) -> np.ndarray:
         """How many inputs each window has, without zeros around them."""
-        starts = np.arange(self.count) * self.stride - self.before
+        starts = np.arange(self.number) * self.stride - self.before
         return np.minimum(starts + self.size, self.inputs) - np.maximum(starts, 0)
 
 
@@ -68,12 +68,12 @@ def of_inputs(results: tf.Tensor, windows: Sequence[Windows]) -> tf.Tensor:
             split = tf.reshape(results, [-1, *shape[1 : axis + 1], 1, *shape[axis + 1 : -1], channels])
             split = tf.pad(split, _padding(split, axis + 1, 0, one.stride - 1))
             results = tf.reshape(
-                split, [-1, *shape[1:axis], one.count * one.stride, *shape[axis + 1 : -1], channels]
+                split, [-1, *shape[1:axis], one.number * one.stride, *shape[axis + 1 : -1], channels]
             )
-            last = (one.count - 1) * one.stride + 1
+            last = (one.number - 1) * one.stride + 1
             results = results[(slice(None),) * axis + (slice(last),)]
         before = one.size - 1 - one.before
-        after = one.inputs + one.before - (one.count - 1) * one.stride - 1
+        after = one.inputs + one.before - (one.number - 1) * one.stride - 1
         results = tf.pad(results, _padding(results, axis, before, after))
     return results
 
@@ -202,7 +202,7 @@ def _of_kernel(
     around = [[0, 0], [rows.before, rows.after], [columns.before, columns.after], [0, 0]]
     inputs = tf.expand_dims(tf.pad(inputs, around), -1)
     channels = inputs.shape[-2]
-    upstream = tf.reshape(upstream, [-1, rows.count, columns.count, channels, multiplier])
+    upstream = tf.reshape(upstream, [-1, rows.number, columns.number, channels, multiplier])
     # The sum over rows of the batch is one for all places, since the devices of the batch exchange it.
     places = [
         tf.reduce_sum(inputs[:, _seen(rows, top), _seen(columns, left)] * upstream, axis=[1, 2])
@@ -213,4 +213,4 @@ def _of_kernel(
 
 
 def _seen(windows: Windows, place: int) -> slice:
-    return slice(place, place + (windows.count - 1) * windows.stride + 1, windows.stride)
+    return slice(place, place + (windows.number - 1) * windows.stride + 1, windows.stride)

@@ -70,7 +70,7 @@ def model(context: Context, name: str) -> dict[str, Any]:
     return tiny.outcome(context, trained, history) | {"predict/all": predicted}
 
 
-class _Autoencoder(keras.Model):
+class Autoencoder(keras.Model):
     """The variational autoencoder of the Keras guide, with noise that is given, so that one device has the same."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Autoencoder(keras.Model):
     def call(self, inputs: Any) -> Any:
         return self.decoder(self.encoder(inputs)[2])
 
-    def compute_loss(self, x: Any = None, **unused: Any) -> Any:
+    def compute_loss(self, x: Any = None, *unused: Any, **options: Any) -> Any:
         mean, log_variance, code = self.encoder(x)
         drawn = self.decoder(code)
         missed = ops.sum(keras.losses.binary_crossentropy(x[0], drawn), axis=(1, 2))
@@ -101,7 +101,7 @@ def autoencoder(context: Context) -> dict[str, Any]:
     """A variational autoencoder with its own loss, Adam, uneven batches."""
 
     def build() -> keras.Model:
-        built = _Autoencoder()
+        built = Autoencoder()
         built.build([(None, 4, 4, 1), (None, 2)])
         return tiny.fix_weights(built, deviation=0.3)
 

@@ -42,7 +42,7 @@ def embedding_optimizers(context: Context) -> dict[str, Any]:
     return found
 
 
-class _Basis(layers.Layer):
+class _Basis(keras.layers.Layer):
     """Has a tensor that is made in `__init__` and a layer without weights of its own to train."""
 
     def __init__(self) -> None:
