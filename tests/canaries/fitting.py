@@ -160,5 +160,6 @@ def saved_model_of_a_model_on_a_mesh() -> None:
     features = rows()[0]
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
-        served = tf.saved_model.load(folder).serve(features)
+        loaded = tf.saved_model.load(folder)
+        served = loaded.serve(features)
     np.testing.assert_allclose(served, model.predict(features, verbose=0), rtol=1e-5)

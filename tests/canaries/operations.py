@@ -168,10 +168,10 @@ def intersection_over_union_on_a_mesh() -> None:
 @canary({"tensorflow.numpy.divide": "DTensor has no (way|rule)"})
 def slices_of_an_embedding_under_rmsprop() -> None:
     def build() -> keras.Model:
-        layers = [keras.layers.Embedding(4, 6), keras.layers.Flatten(), keras.layers.Dense(3)]
+        layers = [keras.layers.Embedding(4, 6), keras.layers.Flatten(), inner()]
         return keras.Sequential([keras.Input((2,), dtype="int32"), *layers])
 
-    ids = np.arange(16, dtype="int32").reshape(8, 2) % 4
+    ids = np.arange(50, dtype="int32").reshape(25, 2) % 4
 
     def make() -> keras.Model:
         return compiled(build, lambda: keras.optimizers.RMSprop(0.01))

@@ -100,7 +100,8 @@ def test_a_language_model_generates_what_it_does_on_one_device_and_is_exported(t
     found, expected = (model.generate(prompt, stop_token_ids=None)["token_ids"] for model in models)
     np.testing.assert_array_equal(found, expected)
     models[0].export(str(tmp_path / "exported"), verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "exported")).serve(prompt)
+    loaded = tf.saved_model.load(str(tmp_path / "exported"))
+    served = loaded.serve(prompt)
     np.testing.assert_allclose(served, models[0].predict(prompt, verbose=0), atol=1e-5)
 
 

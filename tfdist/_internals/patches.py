@@ -27,7 +27,6 @@ _MODULES = (
     "fit.epoch_iterator",
     "fit.train_function",
     "fit.predict_function",
-    "fit.export",
     "fit.entry",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, concat
@@ -36,6 +37,10 @@ def _make(distribution: Distribution, stock: Any, model: Any, force: bool = Fals
     return predict_function
 
 
+def _export(distribution: Distribution, stock: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    return stock(distribution.portable(model), *args, **kwargs)
+
+
 PATCHES = (
     Patch(
         name="fit.predict_function",
@@ -43,6 +48,14 @@ PATCHES = (
         attribute="make_predict_function",
         make=of_model(_make),
         reason="predict_on_batch returns every row once for each replica; padding rows would be returned",
+        upstream="no thread found",
+    ),
+    Patch(
+        name="fit.predict_function",
+        owner=keras.Model,
+        attribute="export",
+        make=of_model(_export),
+        reason="a variable of a mesh is a DTensor, which a SavedModel cannot hold",
         upstream="no thread found",
     ),
 )
