@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,9 +17,10 @@ from tensorflow.experimental import dtensor
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.fit.runner import StepRunner
 from tfdist._internals.mesh.batches import EmptyMeshBatch, MeshBatch, MeshBatches, MeshIterator, place_batch
-from tfdist._internals.mesh.errors import MeshSteps
+from tfdist._internals.mesh.errors import MeshSteps, why_whole
 from tfdist._internals.mesh.extended import MeshExtended
 from tfdist._internals.mesh.operations.table import OPERATIONS
+from tfdist._internals.mesh.portable import copy_on_host
 from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, on_host, place
@@ -155,19 +155,11 @@ class MeshDistribution(Distribution):
         if self.axes.get("model", 1) > 1 and model.trainable_variables and not split:
             cure = "Give rules, as layout_map={'hidden/kernel$': (None, 'model')}"
             if self.rules.automatic:
-                cure = f"{self._why_whole(model)}. Give a layer a size that divides"
+                cure = f"{why_whole(self.rules, model)}. Give a layer a size that divides"
             raise ConfigError(
                 f"the mesh {self.axes} has a model axis, and no variable of {model.name!r} is split over it, so that "
                 f"{self.axes['model']} devices would do the same work. {cure}, or put all devices on the batch axis."
             )
-
-    def _why_whole(self, model: Any) -> str:
-        """Returns why the largest variables of a model are whole."""
-        largest = sorted(model.trainable_variables, key=lambda variable: -math.prod(variable.shape))[:3]
-        return "; ".join(
-            f"{variable.path} {tuple(variable.shape)}: {self.rules.reason_whole(variable.path, tuple(variable.shape))}"
-            for variable in largest
-        )
 
     def check_last_step(self) -> None:
         """Waits for the last step, and raises its error if it failed.
@@ -232,21 +224,7 @@ class MeshDistribution(Distribution):
         return MeshRunner(self, model, step_function)
 
     def portable(self, model: Any) -> Any:
-        """Returns a copy of the model with whole variables of the host.
-
-        Raises:
-            UnsupportedError: In the scope of a strategy, where the copy would be made on the mesh too.
-        """
-        if tf.distribute.has_strategy():
-            raise UnsupportedError(
-                "export writes a copy of the model that is on no mesh, and cannot make one in the scope of a strategy. "
-                "Call it after the scope."
-            )
-        copy = type(model).from_config(model.get_config())
-        if not copy.built:
-            copy.build_from_config(model.get_build_config())
-        copy.set_weights(model.get_weights())
-        return copy
+        return copy_on_host(model)
 
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]

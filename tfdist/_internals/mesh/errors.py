@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,7 @@ from tensorflow.python.eager import context
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, place
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes
+from tfdist.sharding.rules import LayoutRules
 
 # Operations that run Python or write text -> what a user calls to get them.
 _OF_PYTHON = {
@@ -142,4 +145,13 @@ def _not_split(error: tf.errors.OpError) -> UnsupportedError:
         f"DTensor has no way to split this model's program over the mesh, and stopped{where}: {said} Leave the "
         "variables of the layer that has this operation, and of the one before it, whole (layout_map), or train "
         "under 'mirrored'. docs/parallelisms/mesh.md has the layers that were tried."
+    )
+
+
+def why_whole(rules: LayoutRules, model: Any) -> str:
+    """Returns why the largest variables of a model are whole."""
+    largest = sorted(model.trainable_variables, key=lambda variable: -math.prod(variable.shape))[:3]
+    return "; ".join(
+        f"{variable.path} {tuple(variable.shape)}: {rules.reason_whole(variable.path, tuple(variable.shape))}"
+        for variable in largest
     )
