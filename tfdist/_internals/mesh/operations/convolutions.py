@@ -11,18 +11,9 @@ from tfdist._internals.mesh.operations.windows import as_given, channels_last, d
 from tfdist._internals.mesh.step import MeshStep
 
 
-def conv(
-    step: MeshStep,
-    stock: Any,
-    inputs: Any,
-    kernel: Any,
-    strides: Any = 1,
-    padding: str = "valid",
-    data_format: str | None = None,
-    dilation_rate: Any = 1,
-) -> Any:
+def conv(step: MeshStep, stock: Any, inputs: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
     """Convolves; in groups, where a kernel takes a part of the channels. Stock has XLA do those on a CPU."""
-    data_format = backend.standardize_data_format(data_format)
+    strides, padding, data_format, dilation_rate = _options(*args, **kwargs)
     # A CPU has no gradient for channels first.
     inputs, kernel = channels_last(step.by_batch(inputs), data_format), step.whole(kernel)
     num_channels, taken = inputs.shape[-1], kernel.shape[-2]
@@ -47,6 +38,12 @@ def conv(
         ]
         results = tf.concat([step.by_batch(part) for part in parts], -1)
     return step.by_batch(as_given(step.by_batch(results), data_format))
+
+
+def _options(
+    strides: Any = 1, padding: str = "valid", data_format: str | None = None, dilation_rate: Any = 1
+) -> tuple[Any, str, str, Any]:
+    return strides, padding, backend.standardize_data_format(data_format), dilation_rate
 
 
 def depthwise_conv(
