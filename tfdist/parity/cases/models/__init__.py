@@ -1,1 +1,4 @@
-"""Whole models of the kinds that people train, and tensors that a model has beside its variables."""
+"""Whole models of the kinds that people train, and what a model has beside its variables.
+
+No case here knows a strategy.
+"""
