@@ -30,8 +30,9 @@ device, and under every topology below. A cell is the largest relative differenc
 loss, metric or prediction from plain Keras: float32, tolerance {RELATIVE_TOLERANCE:.0e}, 0 for `one_device`; and twice
 the spacing of the numbers where products are in half precision, {BFLOAT16_TOLERANCE:.0e} for bfloat16 and
 {FLOAT16_TOLERANCE:.0e} for float16. `FAIL`: out of tolerance, or rows, counts or replicas that do not agree. `error`,
-`hang`, `crash`: the run did not end. `make test` and `make wide` run again each case under some topologies and each
-family under all, and hold the cells against this page. `one_device` is held against plain Keras by the quick cases
+`hang`, `crash`: the run did not end. `–`: not measured; other cases of the family are. `make test` and `make wide`
+run again each case under some topologies and each family under all, and hold the cells against this page.
+`one_device` is held against plain Keras by the quick cases
 only, since under it TensorFlow's default strategy is in force and no patch acts. The last batch of an epoch is smaller
 than the others wherever a title says "uneven".
 
@@ -58,6 +59,10 @@ _SUBJECTS = {
     "Whole models": ("transformers",),
     "Optimizers": ("optimizers",),
 }
+
+
+# A cell that nobody has measured. No test runs it; those of the same family on this topology are measured.
+UNMEASURED = "–"
 
 
 def cell_text(cell: Cell | None) -> str:
@@ -134,7 +139,12 @@ def _rows(cells: Cells, cases: Sequence[Case], columns: Sequence[str]) -> Iterat
         return
     yield from ("", "| Case | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|")
     for case in cases:
-        texts = [cell_text(cells.get((case.name, column))) for column in columns]
+        texts = [
+            UNMEASURED
+            if column in case.topologies and (case.name, column) not in cells
+            else cell_text(cells.get((case.name, column)))
+            for column in columns
+        ]
         yield f"| `{case.name}`: {case.title.rstrip('.')} | " + " | ".join(texts) + " |"
 
 
