@@ -79,7 +79,10 @@ def _between(index: int, place: Place, other: int, there: Place) -> str | None:
     differ = is_in and others_in and place.num_steps == there.num_steps and not same
     if not (went_on or crossed or differ):
         return None
-    sizes = "a batch of" in place.meeting + there.meeting
+    at_batch = ["a batch of" in one.meeting for one in (place, there)]
+    sizes = any(at_batch) and all(
+        at or one.waits in _STEPS for at, one in zip(at_batch, (place, there), strict=True)
+    )
     if place.line == there.line and not sizes and _names(place) == _names(there) and there.waits == "step":
         steps = place.calls[-1].num_steps, there.calls[-1].num_steps
         return (
