@@ -103,15 +103,24 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
                 bound = inspect.signature(stock).bind(self, *args, **kwargs)
                 bound.apply_defaults()
                 run_of(self).is_shown = is_chief() and bound.arguments["verbose"] != 0
-                # No variable can be made in a step.
-                with keras_state.placed_seed_generator(distribution):
-                    if num_processes() == 1:
-                        return stock(self, *args, **kwargs)
-                    return _together(stock, settings, self, args, kwargs)
+                # No variable can be made in a step. To make one is a collective, and so the processes meet first.
+                drawing = _drawing(distribution, stock)
+                if num_processes() == 1:
+                    return drawing(self, *args, **kwargs)
+                return _together(drawing, settings, self, args, kwargs)
 
         return call
 
     return make
+
+
+def _drawing(distribution: Distribution, stock: Any) -> Any:
+    @functools.wraps(stock)
+    def drawing(*args: Any, **kwargs: Any) -> Any:
+        with keras_state.placed_seed_generator(distribution):
+            return stock(*args, **kwargs)
+
+    return drawing
 
 
 def _together(stock: Any, settings: tuple[str, ...], model: Any, args: Any, kwargs: Any) -> Any:
