@@ -97,7 +97,8 @@ def causes_named() -> Iterator[None]:
 
 
 def _is_of_others(error: tf.errors.OpError) -> bool:
-    told = "Collective ops is aborted" in error.message or "CoordinationService" in error.message
+    messages = ("Collective ops is aborted", "Collective has timed out", "CoordinationService")
+    told = any(message in error.message for message in messages)
     return told or isinstance(error, tf.errors.UnavailableError)
 
 
