@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfdist._internals.contract import current_step, distribution_of
+from tfdist._internals.contract import Step, current_step, distribution_of
 
 Make = Callable[[Any], Any]
 
@@ -58,13 +58,18 @@ class Patch:
             setattr(self.owner, self.attribute, getattr(self.owner, self.attribute)._tfdist_stock)
 
 
-def in_step(function: Callable[..., Any]) -> Make:
-    """Returns a maker of replacements: `function(step, stock, *args, **kwargs)` inside a step, stock elsewhere."""
+def in_step(function: Callable[..., Any], step_here: Callable[[], Step | None] = current_step) -> Make:
+    """Returns a maker of replacements: `function(step, stock, *args, **kwargs)` inside a step, stock elsewhere.
+
+    Args:
+        function: What runs inside a step.
+        step_here: Returns the step that it is given, None where stock is right.
+    """
 
     def make(stock: Any) -> Any:
         @functools.wraps(stock)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            step = current_step()
+            step = step_here()
             return stock(*args, **kwargs) if step is None else function(step, stock, *args, **kwargs)
 
         return replacement

@@ -14,6 +14,14 @@ from keras import tree
 from tfdist.errors import DataError
 
 
+def first_rows(leaf: Any, count: Any) -> Any:
+    """Returns the first `count` rows of a dense, ragged or sparse tensor; a scalar as it is."""
+    if isinstance(leaf, tf.SparseTensor):
+        rest = leaf.dense_shape[1:]
+        return tf.sparse.slice(leaf, tf.zeros_like(leaf.dense_shape), tf.concat([[count], rest], 0))
+    return leaf if leaf.shape.rank == 0 else leaf[:count]
+
+
 def count_rows(data: Any) -> Any:
     """Returns the number of rows of a batch, a scalar int64 tensor.
 

@@ -15,11 +15,8 @@ from tfdist._internals.check.variables import METRIC, SLOT, STATE, WEIGHT, Track
 
 OWN_TRACE = "compile the step"
 
-
 # The change of an optimizer's variable is rounding if it is this part of the largest of them.
 _SMALL = 1e-6
-
-
 # If the changes of two runs on one device differ by this part of their size, that is no rounding.
 OWN_RANDOMNESS = 0.3
 

@@ -134,9 +134,8 @@ def _both(
     try:
         if reference.trace():
             keep_state()
-    except (
-        Exception
-    ) as error:  # whatever the model's code raises; a fault of its own shows in the next line too
+    # The model's code may raise anything. A fault of its own is raised by the step of all devices too, below.
+    except Exception as error:
         problem = error
     clock.end("compile on one device")
     tracked = with_others(variables_of(model), program.trace(sample.batch))

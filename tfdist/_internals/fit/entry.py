@@ -107,7 +107,7 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
                 drawing = _drawing(distribution, stock)
                 if num_processes() == 1:
                     return drawing(self, *args, **kwargs)
-                return _together(drawing, settings, self, args, kwargs)
+                return _together(drawing, settings, self, bound)
 
         return call
 
@@ -123,10 +123,8 @@ def _drawing(distribution: Distribution, stock: Any) -> Any:
     return drawing
 
 
-def _together(stock: Any, settings: tuple[str, ...], model: Any, args: Any, kwargs: Any) -> Any:
+def _together(stock: Any, settings: tuple[str, ...], model: Any, bound: inspect.BoundArguments) -> Any:
     """Runs a call that all processes make. They meet before it and after it."""
-    bound = inspect.signature(stock).bind(model, *args, **kwargs)
-    bound.apply_defaults()
     given = bound.arguments
     if not is_chief():
         given["verbose"] = 0

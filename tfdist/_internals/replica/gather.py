@@ -7,10 +7,8 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import concat
 
+from tfdist._internals.replica.rows import THROUGH
 from tfdist.errors import UnsupportedError
-
-# Collectives take numbers, but neither of these.
-_SENT_AS = {tf.bool: tf.int32, tf.bfloat16: tf.float32}
 
 
 def gather_rows_of(strategy: Any, output: Any, num_processes: int) -> Any:
@@ -35,8 +33,8 @@ def gather_rows_of(strategy: Any, output: Any, num_processes: int) -> Any:
     dtype = local[0].dtype
     if dtype == tf.string:
         return _gather_text(strategy, output)
-    if dtype in _SENT_AS:
-        sent = strategy.run(lambda value: tf.cast(value, _SENT_AS[dtype]), args=(output,))
+    if dtype in THROUGH:
+        sent = strategy.run(lambda value: tf.cast(value, THROUGH[dtype]), args=(output,))
         return tf.cast(strategy.gather(sent, axis=0), dtype)
     return strategy.gather(output, axis=0)
 

@@ -11,7 +11,7 @@ from tfdist._internals.contract import Step
 from tfdist.errors import UnsupportedError
 
 # Collectives do not take these; what they hold is exact in the other type.
-_THROUGH = {
+THROUGH = {
     tf.bool: tf.int32,
     tf.int8: tf.int32,
     tf.int16: tf.int32,
@@ -122,7 +122,7 @@ def _padded(value: tf.Tensor, before: Any, after: Any) -> tf.Tensor:
 
 def _through(value: tf.Tensor) -> tf.DType:
     """Returns the type in which collectives take a tensor."""
-    through = _THROUGH.get(value.dtype, value.dtype)
+    through = THROUGH.get(value.dtype, value.dtype)
     if through not in _SUMMED:
         raise UnsupportedError(
             f"rows of all replicas are gathered as numbers, and a tensor of dtype {value.dtype.name} was given. "

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.src.backend.tensorflow.trainer import concat
 from tensorflow.python.distribute.distribute_utils import regroup
 
 from tfdist._internals.contract import Sample
 from tfdist._internals.replica.cut import LocalPieces, ReplicaBatch
-from tfdist._internals.rows import count_rows
+from tfdist._internals.rows import count_rows, first_rows
 
 # Two rows a replica, and one more: a number that no number of replicas above one divides.
 _ROWS_EACH = 2
@@ -55,24 +56,12 @@ def sample(strategy: Any, batch: Any, pieces: Sequence[ReplicaBatch], has_fixed_
 
 
 def _first_rows(data: Any, size: int) -> Any:
-    def of_leaf(leaf: Any) -> Any:
-        if isinstance(leaf, tf.SparseTensor):
-            rest = leaf.dense_shape[1:]
-            return tf.sparse.slice(leaf, tf.zeros_like(leaf.dense_shape), tf.concat([[size], rest], 0))
-        if isinstance(leaf, tf.RaggedTensor) or (tf.is_tensor(leaf) and leaf.shape.rank != 0):
-            return leaf[:size]
-        return leaf
-
-    return tree.map_structure(of_leaf, data, none_is_leaf=False)
+    return tree.map_structure(lambda leaf: first_rows(leaf, size), data, none_is_leaf=False)
 
 
 def _joined(parts: Sequence[Any]) -> Any:
     def of_leaves(*leaves: Any) -> Any:
-        if isinstance(leaves[0], tf.SparseTensor):
-            return tf.sparse.concat(0, list(leaves), expand_nonconcat_dims=True)
-        if isinstance(leaves[0], tf.RaggedTensor) or (tf.is_tensor(leaves[0]) and leaves[0].shape.rank != 0):
-            return tf.concat(list(leaves), 0)
-        return leaves[0]
+        return leaves[0] if leaves[0].shape.rank == 0 else concat(leaves)
 
     with tf.device("CPU:0"):
         return tree.map_structure(of_leaves, *parts, none_is_leaf=False)

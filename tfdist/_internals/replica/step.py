@@ -14,6 +14,7 @@ from tfdist._internals.replica.exchange import GradientExchange, all_reduce
 from tfdist._internals.replica.rows import RowPosition, StepOfRows
 from tfdist._internals.replica.sameness import Sameness
 from tfdist._internals.replica.slices import sum_with_slices
+from tfdist._internals.rows import first_rows
 from tfdist.errors import UnsupportedError
 from tfdist.process import num_processes, process_index
 
@@ -121,12 +122,7 @@ class ReplicaStep(StepOfRows):
         return tf.concat([tf.reshape(told[0], [1]), *told[1:]], 0) if len(told) > 1 else told[0]
 
     def counted(self, output: Any) -> Any:
-        if isinstance(output, tf.SparseTensor):
-            rest = output.dense_shape[1:]
-            return tf.sparse.slice(
-                output, tf.zeros_like(output.dense_shape), tf.concat([[self.num_valid], rest], 0)
-            )
-        return output[: self.num_valid] if output.shape.rank != 0 else output
+        return first_rows(output, self.num_valid)
 
     def share(self, mean: Any) -> Any:
         if isinstance(mean, tf.IndexedSlices):

@@ -6,8 +6,6 @@ all parts if its first dimension is fixed in the model, or is not the number of 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,21 +13,7 @@ from keras.src.backend.tensorflow import random as backend_random
 from keras.src.random.seed_generator import SeedGenerator
 
 from tfdist._internals.contract import Step, drawing_step
-from tfdist._internals.patch import Make, Patch
-
-
-def _in_draw(function: Callable[..., Any]) -> Make:
-    """Returns a maker as `in_step` does, for replacements that also act where only random numbers are a step's."""
-
-    def make(stock: Any) -> Any:
-        @functools.wraps(stock)
-        def replacement(*args: Any, **kwargs: Any) -> Any:
-            step = drawing_step()
-            return stock(*args, **kwargs) if step is None else function(step, stock, *args, **kwargs)
-
-        return replacement
-
-    return make
+from tfdist._internals.patch import Patch, in_step
 
 
 def _of_part(step: Step, stock: Any, generator: Any, ordered: bool = True) -> Any:
@@ -58,7 +42,7 @@ PATCHES = (
         name="step.random_numbers",
         owner=SeedGenerator,
         attribute="next",
-        make=_in_draw(_of_part),
+        make=in_step(_of_part, drawing_step),
         reason="dropout and augmentation masks are the same on every replica",
         upstream="no thread found for Keras 3",
     ),
@@ -67,7 +51,7 @@ PATCHES = (
             name="step.random_numbers",
             owner=backend_random,
             attribute=attribute,
-            make=_in_draw(_dropout_by_row if attribute == "dropout" else _by_row),
+            make=in_step(_dropout_by_row if attribute == "dropout" else _by_row, drawing_step),
             reason="with random_by_row, a row's random numbers must not depend on the number of replicas",
             upstream="no thread found",
         )
