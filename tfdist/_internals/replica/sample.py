@@ -61,7 +61,7 @@ def _first_rows(data: Any, size: int) -> Any:
 
 def _joined(parts: Sequence[Any]) -> Any:
     def of_leaves(*leaves: Any) -> Any:
-        return leaves[0] if leaves[0].shape.rank == 0 else concat(leaves)
+        return leaves[0] if leaves[0].shape.rank == 0 else concat(list(leaves))
 
     with tf.device("CPU:0"):
         return tree.map_structure(of_leaves, *parts, none_is_leaf=False)
