@@ -70,16 +70,31 @@ def _joined(parts: Sequence[Any]) -> Any:
 def _of_all_workers(strategy: Any, rows: list[Any]) -> list[Any]:
     """Returns the rows of each replica of all workers, in order."""
     mine = _joined(rows)
-    flat = tf.nest.flatten(mine, expand_composites=True)
-    by_worker = [strategy.all_gather_arrays(_as_words(tf.io.serialize_tensor(leaf).numpy())) for leaf in flat]
-    found = []
-    for worker in range(strategy.num_processes):
-        leaves = [
-            tf.io.parse_tensor(_from_words(of_leaf[worker]), leaf.dtype)
-            for of_leaf, leaf in zip(by_worker, flat, strict=True)
-        ]
-        found.append(tf.nest.pack_sequence_as(mine, leaves, expand_composites=True))
-    return found
+    leaves = tree.flatten(mine)
+    by_leaf = [_from_all_workers(strategy, leaf) for leaf in leaves]
+    return [tree.pack_sequence_as(mine, list(of_worker)) for of_worker in zip(*by_leaf, strict=True)]
+
+
+def _from_all_workers(strategy: Any, leaf: Any) -> list[Any]:
+    """Returns one leaf of each worker's rows."""
+    tensors = [leaf]
+    if isinstance(leaf, tf.SparseTensor):
+        tensors = [leaf.indices, leaf.values, leaf.dense_shape]
+    elif isinstance(leaf, tf.RaggedTensor):
+        tensors = [leaf.flat_values, *leaf.nested_row_splits]
+    gathered = [strategy.all_gather_arrays(_as_words(tf.io.serialize_tensor(one).numpy())) for one in tensors]
+    of_workers = zip(*gathered, strict=True)
+    dtypes = [one.dtype for one in tensors]
+    return [_made_of(leaf, [*map(_from_words, of_worker, dtypes)]) for of_worker in of_workers]
+
+
+def _made_of(leaf: Any, tensors: list[tf.Tensor]) -> Any:
+    """Returns a tensor of the kind of `leaf`, which may have other rows."""
+    if isinstance(leaf, tf.SparseTensor):
+        return tf.SparseTensor(*tensors)
+    if isinstance(leaf, tf.RaggedTensor):
+        return tf.RaggedTensor.from_nested_row_splits(tensors[0], tensors[1:])
+    return tensors[0]
 
 
 def _as_words(text: bytes) -> np.ndarray:
@@ -87,5 +102,5 @@ def _as_words(text: bytes) -> np.ndarray:
     return np.frombuffer(len(text).to_bytes(4, "little") + text + bytes(-len(text) % 4), np.int32)
 
 
-def _from_words(words: np.ndarray) -> bytes:
-    return words[1:].tobytes()[: int(words[0])]
+def _from_words(words: np.ndarray, dtype: tf.DType) -> tf.Tensor:
+    return tf.io.parse_tensor(words[1:].tobytes()[: int(words[0])], dtype)
