@@ -72,7 +72,9 @@ def make_dataset(
     )
     length_dim = None if padding == "bucket" else max_length
     load = lambda rows, length: store.gather(rows, length, length_dim)  # noqa: E731
-    return ByIndex(lambda epoch: _indices(plan, epoch), load, plan.num_batches, Epochs(first_epoch)).dataset()
+    return ByIndex(
+        lambda epoch: _indices(plan, epoch), load, plan.num_batches, Epochs(first_epoch), known=store.known()
+    ).dataset()
 
 
 def _check_padding(padding: str) -> None:
@@ -106,6 +108,10 @@ class _Store:
     row_splits: tf.Tensor
     pads: tf.Tensor
     labels: tf.Tensor | None
+
+    def known(self) -> Any:
+        """Returns all tokens, and the labels of the examples if there are any."""
+        return self.values if self.labels is None else (self.values, self.labels)
 
     def gather(self, rows: tf.Tensor, length: tf.Tensor, static_length: int | None) -> Any:
         """Returns the element of `make_dataset` that holds the examples `rows`, padded to `length`."""

@@ -46,6 +46,7 @@ class ByIndex:
         num_batches: Batches of every epoch.
         epochs: Which epoch comes next.
         advances: Whether the next epoch comes after an iteration, as it does in training.
+        known: Rows that are there without loading any, nested as what `load` returns: processes compare them.
     """
 
     indices_of: Callable[[tf.Tensor], tf.data.Dataset]
@@ -53,6 +54,7 @@ class ByIndex:
     num_batches: int
     epochs: Epochs
     advances: bool = True
+    known: Any = None
 
     def held(self) -> ByIndex:
         """Returns the same dataset for an evaluation, whose iterations do not advance the epoch."""

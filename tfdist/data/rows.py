@@ -48,7 +48,7 @@ def rows_dataset(
     check_at_least(1, num_rows=num_rows, global_batch_size=global_batch_size)
     check_at_least(0, seed=seed, first_epoch=first_epoch)
 
-    load_rows = _as_tensors(load)
+    load_rows, first = _as_tensors(load)
 
     def order_of(epoch: np.int64) -> np.ndarray:
         if not shuffle:
@@ -60,11 +60,11 @@ def rows_dataset(
         return tf.data.Dataset.from_tensor_slices(order).batch(global_batch_size)
 
     num_batches = -(-num_rows // global_batch_size)
-    return ByIndex(indices_of, load_rows, num_batches, Epochs(first_epoch)).dataset()
+    return ByIndex(indices_of, load_rows, num_batches, Epochs(first_epoch), known=first).dataset()
 
 
-def _as_tensors(load: Callable[[np.ndarray], Any]) -> Callable[[tf.Tensor], Any]:
-    """Returns `load` as a function of tensors, which checks the arrays that `load` returns."""
+def _as_tensors(load: Callable[[np.ndarray], Any]) -> tuple[Callable[[tf.Tensor], Any], Any]:
+    """Returns `load` as a function of tensors, which checks the arrays that `load` returns, and the first row."""
 
     def arrays(numbers: np.ndarray) -> Any:
         found = tree.map_structure(np.asarray, load(numbers), none_is_leaf=False)
@@ -91,4 +91,4 @@ def _as_tensors(load: Callable[[np.ndarray], Any]) -> Callable[[tf.Tensor], Any]
         shaped = [tf.ensure_shape(x, [None, *leaf.shape[1:]]) for x, leaf in zip(loaded, leaves, strict=True)]
         return tree.pack_sequence_as(template, shaped)
 
-    return load_rows
+    return load_rows, template

@@ -69,12 +69,16 @@ def opens_training() -> bool:
     return call.name == "fit" and call.num_sources == 1
 
 
-def watch_batches() -> WatchedBatches | None:
-    """Returns what is to be shown the batches of a source that is opened; None in one process."""
+def watch_batches(known: Any = None) -> WatchedBatches | None:
+    """Returns what is to be shown the batches of a source that is opened; None in one process.
+
+    Args:
+        known: Rows of the source that are there before any batch is made, nested as a batch is.
+    """
     call = getattr(_local, "call", None)
     if call is None or num_processes() == 1:
         return None
-    call.watched.append(WatchedBatches())
+    call.watched.append(WatchedBatches(known))
     return call.watched[-1]
 
 
@@ -118,7 +122,7 @@ def _of_arrays(adapter: ArrayDataAdapter) -> ByIndex:
     # shares a seed of its own.
     shuffles_anew = adapter._shuffle and seed.is_ours()
     indices_of = _own_order(adapter) if shuffles_anew else _order_of_keras(adapter)
-    return ByIndex(indices_of, load, adapter._size, Epochs())
+    return ByIndex(indices_of, load, adapter._size, Epochs(), known=arrays)
 
 
 def _as_tensor(leaf: Any) -> Any:

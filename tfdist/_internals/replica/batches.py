@@ -14,7 +14,7 @@ from tfdist._internals.fit.source import reads_ahead, watch_batches
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, cut_batch
 from tfdist._internals.replica.device_input import untuned_devices
-from tfdist._internals.rows import check_rows, count_rows
+from tfdist._internals.rows import check_rows, count_rows, named_parts
 from tfdist.data.by_index import ByIndex, by_index_of
 from tfdist.data.sharding import auto_sharding_is_off, choose_shard_policy
 from tfdist.errors import DataError
@@ -57,7 +57,8 @@ class ReplicaBatches:
                 "auto-sharding is off for this dataset: each worker's batches are taken as its own part of the global "
                 "batch, which is as large as all of them together."
             )
-        self._watched = None if self._own_shares else watch_batches()
+        source = by_index_of(dataset)
+        self._watched = None if self._own_shares else watch_batches(None if source is None else source.known)
         self._missing_batches = 0
         self.element_spec = dataset.element_spec
         self.num_batches = num_batches
@@ -151,10 +152,10 @@ class ReplicaBatches:
         return source, whole, isinstance(whole.element_spec, tuple)
 
     def _show(self, number: Any, source: ByIndex | None, batch: Any) -> None:
-        """Shows a batch, or that of its row numbers, to what compares it with those of the other workers."""
+        """Shows a batch, or its row numbers, to what compares it with those of the other workers."""
         if self._watched is not None:
-            load = (lambda: batch) if source is None else (lambda: source.load_element(batch))
-            self._watched.see_in_graph(number, load)
+            parts = named_parts(batch) if source is None else {"row numbers": tree.flatten(batch)[0]}
+            self._watched.see_in_graph(number, parts)
 
     def _piece(self, source: ByIndex | None, batch: Any, index: Any) -> ReplicaBatch | OwnShare:
         """Returns the piece of a batch, or of its row numbers, that is for the local replica `index`."""

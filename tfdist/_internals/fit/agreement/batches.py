@@ -1,13 +1,15 @@
 """The batches must be the same in all processes: those of a dataset shuffled or augmented without a seed are not.
 
 Every process makes whole global batches, and keeps its rows. So a batch can be described where it is made. The
-descriptions of a few, the first one among them, are compared after the first step and at the end of an epoch.
+descriptions of a few, the first one among them, are compared after the first step and at the end of an epoch. Of rows
+that are loaded by their numbers only the numbers are described, and what is there without loading any: no process
+loads rows that it does not train on.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,29 +24,33 @@ Seen = dict[str, dict[str, list[Any]]]
 
 _MAX_ELEMENTS = 1 << 20
 
+# Stands in the place of the number of a batch, for rows that are known before any batch is made.
+_KNOWN = -1
+
 
 class WatchedBatches:
-    """What is known of some batches of a dataset in its last iteration: those with number 0, 1, 2, 4, 8 and so on."""
+    """What is known of some batches of a dataset in its last iteration: those with number 0, 1, 2, 4, 8 and so on.
 
-    def __init__(self) -> None:
+    Args:
+        known: Rows of the dataset that are there before any batch is made, nested as a batch is.
+    """
+
+    def __init__(self, known: Any = None) -> None:
         self.seen: Seen = {}
+        parts = _arrays_of(named_parts(known))
+        self._known = {str(_KNOWN): {name: _described(np.asarray(part)) for name, part in parts.items()}}
 
     def see(self, number: int, data: Any) -> None:
         """Describes a batch on the host."""
         if number & (number - 1) == 0:
-            parts = {
-                name: leaf
-                for name, leaf in named_parts(data).items()
-                if isinstance(leaf, tf.Tensor | np.ndarray)
-            }
+            parts = _arrays_of(named_parts(data))
             self._note(number, list(parts), [np.asarray(leaf) for leaf in parts.values()])
 
-    def see_in_graph(self, number: tf.Tensor, load: Callable[[], Any]) -> None:
-        """Describes a batch in the function of a dataset; `load` gives it, and runs for the described ones only."""
+    def see_in_graph(self, number: tf.Tensor, parts: Mapping[str, Any]) -> None:
+        """Describes the parts of a batch in the function of a dataset."""
+        parts = _arrays_of(parts)
 
         def of_chosen() -> tf.Tensor:
-            parts = {name: leaf for name, leaf in named_parts(load()).items() if isinstance(leaf, tf.Tensor)}
-
             def note(number: np.int64, *arrays: np.ndarray) -> np.int64:
                 self._note(int(number), list(parts), list(arrays))
                 return np.int64(0)
@@ -57,8 +63,12 @@ class WatchedBatches:
 
     def _note(self, number: int, names: list[str], arrays: list[np.ndarray]) -> None:
         if number == 0:
-            self.seen = {}
+            self.seen = self._known
         self.seen = self.seen | {str(number): dict(zip(names, map(_described, arrays), strict=True))}
+
+
+def _arrays_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in parts.items() if isinstance(part, tf.Tensor | np.ndarray)}
 
 
 def _described(array: np.ndarray) -> list[Any]:
@@ -86,7 +96,7 @@ def check_batches(found: list[list[Seen]]) -> None:
 
 def _not_the_same(name: str, number: int, values: list[list[Any] | None]) -> DataError:
     listed = "; ".join(f"worker {index}: {_in_words(value)}" for index, value in enumerate(values))
-    which = "the first batch" if number == 0 else f"batch {number}"
+    which = {_KNOWN: "the rows", 0: "the first batch"}.get(number, f"batch {number}")
     return DataError(
         f"the workers were given different data: {name!r} of {which} is not the same. {listed}. Every process must "
         "make the same global batches: give a seed to what shuffles by hand and to random operations in dataset.map "
