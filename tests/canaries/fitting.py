@@ -18,6 +18,7 @@ from canary import (
     canary,
     collectives,
     compiled,
+    crossentropy,
     dense,
     rows,
     strategy,
@@ -25,6 +26,8 @@ from canary import (
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
+from tfdist._internals.fit.state import named_state
+from tfdist.data import rows_dataset
 from tfdist.errors import UnsupportedError
 
 
@@ -138,14 +141,40 @@ def refuses_a_model_from_outside(call: Callable[[keras.Model], Any]) -> None:
         call(model)
 
 
-@canary({"TensorFlowTrainer.fit": "RuntimeError: Must not nest tf.distribute.Strategy scopes"})
-def fit_of_a_model_from_outside() -> None:
-    refuses_a_model_from_outside(lambda model: model.fit(*rows(8), verbose=0))
+@canary({"TensorFlowTrainer.fit": "'NoneType' object is not callable"})
+def compile_in_a_callback() -> None:
+    def slower(model: keras.Model) -> None:
+        model.compile(keras.optimizers.SGD(0.1), crossentropy())
+
+    def begin_epoch(epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            slower(model)
+
+    with strategy().scope():
+        model = compiled()
+        callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)]
+        model.fit(*rows(), batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    # Plain Keras fails in such a callback too.
+    alone = compiled()
+    alone.fit(*rows(), batch_size=BATCH, shuffle=False, verbose=0)
+    slower(alone)
+    alone.fit(*rows(), batch_size=BATCH, shuffle=False, verbose=0)
+    assert_equal(*({str(number): one for number, one in enumerate(m.get_weights())} for m in (model, alone)))
 
 
-@canary({"TensorFlowTrainer.evaluate": "DID NOT RAISE UnsupportedError"})
-def evaluate_of_a_model_from_outside() -> None:
-    refuses_a_model_from_outside(lambda model: model.evaluate(*rows(8), verbose=0))
+@canary({"TensorFlowTrainer.evaluate": "evaluate took epoch 1 of the training data"})
+def evaluate_between_epochs() -> None:
+    features, labels = rows()
+    data = rows_dataset(
+        lambda numbers: (features[numbers], labels[numbers]), 25, global_batch_size=8, shuffle=True
+    )
+    with strategy().scope():
+        model = compiled()
+    model.fit(data, verbose=0)
+    model.evaluate(data, verbose=0)
+    assert named_state(model, dataset=data)["data/epoch"].read() == 1, (
+        "evaluate took epoch 1 of the training data"
+    )
 
 
 @canary({"TensorFlowTrainer.predict": "DID NOT RAISE UnsupportedError"})

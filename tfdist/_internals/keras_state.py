@@ -66,6 +66,12 @@ def placed_seed_generator(strategy: Any) -> Iterator[None]:
             global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
 
 
+def drawn_seed_generator() -> SeedGenerator | None:
+    """Returns the generator of the functions of `keras.random` that are given no seed, if any has drawn from it."""
+    own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return None if isinstance(own, _PlacedSeedGenerator) and not own.drawn else own
+
+
 def _is_placed(generator: SeedGenerator, strategy: Any) -> bool:
     if isinstance(generator, _PlacedSeedGenerator):
         return generator.strategy is strategy

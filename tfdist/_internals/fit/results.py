@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from keras import tree
 from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.trainers.trainer import Trainer
 
@@ -19,7 +20,8 @@ from tfdist._internals.patch import Patch, of_model
 
 def _settled(distribution: Distribution, stock: Any, model: Any) -> Any:
     if not tf.executing_eagerly():
-        return stock(model)
+        # A metric may return its variable. No step of a mesh can return one.
+        return tree.map_structure(tf.convert_to_tensor, stock(model))
     values = distribution.settled([variable for metric in model.metrics for variable in metric.variables])
     if not values:
         return stock(model)
@@ -33,7 +35,7 @@ PATCHES = (
         owner=Trainer,
         attribute="get_metrics_result",
         make=of_model(_settled),
-        reason="DTensor refuses to mix variables of a mesh and constants of the host",
+        reason="no step of a mesh can return a variable, which a metric may do; an eager one mixes mesh and host",
         upstream="no thread found",
     ),
 )

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
+from tfdist._internals.keras_state import drawn_seed_generator
 from tfdist._internals.processes import seed
 from tfdist.data.by_index import by_index_of
 from tfdist.errors import UnsupportedError
@@ -92,7 +91,7 @@ def _of_variable(variable: Any) -> StatePart:
 def _of_seeds() -> dict[str, StatePart]:
     """The seed of TensorFlow, and the generator of the functions of `keras.random` that are given no seed."""
     parts = {"seeds/tensorflow": StatePart(seed.global_seed, tf.random.set_seed)}
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generator = drawn_seed_generator()
     if generator is not None:
         parts["seeds/keras"] = _of_variable(generator.state)
     return parts
