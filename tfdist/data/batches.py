@@ -72,9 +72,8 @@ def make_dataset(
     )
     length_dim = None if padding == "bucket" else max_length
     load = lambda rows, length: store.gather(rows, length, length_dim)  # noqa: E731
-    return ByIndex(
-        lambda epoch: _indices(plan, epoch), load, plan.num_batches, Epochs(first_epoch), known=store.known()
-    ).dataset()
+    epochs, known = Epochs(first_epoch), store.known()
+    return ByIndex(lambda epoch: _indices(plan, epoch), load, plan.num_batches, epochs, known=known).dataset()
 
 
 def _check_padding(padding: str) -> None:
