@@ -213,7 +213,7 @@ def test_wrong_sums_are_blamed_on_the_machine(mirrored: Any, monkeypatch: pytest
         "all_reduce",
         lambda values: [value * tf.cast(1.01, value.dtype) for value in right(values)],
     )
-    monkeypatch.setattr(check, "sum_error", lambda strategy: 0.01)
+    monkeypatch.setattr(mirrored, "sum_error", lambda: 0.01)
     with pytest.raises(SelfCheckError, match="known vectors.*wrong too"):
         fitted(mirrored, network(mirrored))
 

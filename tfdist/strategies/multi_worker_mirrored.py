@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -114,17 +115,20 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
             is_first = context.replica_id_in_sync_group % len(self.extended.worker_devices) == 0
             return array if is_first else array[:0]
 
-        def gather_in_replica(value: tf.Tensor) -> tf.Tensor:
+        gathered = self._gathered(self.experimental_distribute_values_from_function(piece))
+        whole = self.experimental_local_results(gathered)[0].numpy()
+        return np.split(whole, np.cumsum(sizes)[:-1])
+
+    @functools.cached_property
+    def _gathered(self) -> Any:
+        def in_replica(value: tf.Tensor) -> tf.Tensor:
             # all_gather sends its result to the device of the value. A function's argument has none, and a copy has.
             return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
 
-        @tf.function(reduce_retracing=True)
         def gather(values: tf.Tensor) -> Any:
-            return self.run(gather_in_replica, (values,))
+            return self.run(in_replica, (values,))
 
-        gathered = gather(self.experimental_distribute_values_from_function(piece))
-        whole = self.experimental_local_results(gathered)[0].numpy()
-        return np.split(whole, np.cumsum(sizes)[:-1])
+        return tf.function(gather, reduce_retracing=True)
 
 
 def _training_cluster(cluster: ClusterInfo | None) -> ClusterInfo:

@@ -11,7 +11,6 @@ import keras
 from tfdist._internals.check import report
 from tfdist._internals.check.result import Result
 from tfdist._internals.check.selfcheck import CannotCheckError, Program, check_step, make_variables
-from tfdist._internals.check.sums import sum_error
 from tfdist._internals.check.variables import optimizers_of
 from tfdist._internals.contract import Distribution, Sample
 from tfdist._internals.processes.coordination import all_gather_json
@@ -99,7 +98,7 @@ def check_first_step(
             print(report.passed(result), flush=True)
         return
     # The sums are a collective, in which all processes take part.
-    error_of_sums = sum_error(distribution)
+    error_of_sums = distribution.sum_error()
     message = report.failed(result, error_of_sums) if result is not None and result.fails else None
     messages = all_gather_json("self check's message", message)
     wrong = next(text for text in messages if text)

@@ -108,12 +108,15 @@ def of_logs(
         if own is None or own.shape != value.shape:
             differences.append(Difference(name, math.inf, 0.0, size(value), math.nan))
             continue
+        if not np.isfinite(value).all():
+            same = np.array_equal(own, value, equal_nan=True)
+            differences.append(Difference(name, 0.0 if same else math.inf, 0.0, math.inf, math.inf))
+            continue
         with np.errstate(invalid="ignore"):
             off, noise = (size(other - value) for other in (own, disturbed.get(name, value)))
-        if np.array_equal(own, value, equal_nan=True):
-            off = 0.0
         scale = max(size(value), 1e-3)
         allowed = _RELATIVE[precision] + _TIMES_NOISE * (noise if math.isfinite(noise) else 0.0) / scale
-        relative = off / scale if math.isfinite(off) else math.inf
-        differences.append(Difference(name, relative, allowed, size(value), size(own)))
+        differences.append(
+            Difference(name, off / scale if math.isfinite(off) else math.inf, allowed, size(value), size(own))
+        )
     return differences

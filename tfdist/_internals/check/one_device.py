@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfdist._internals.check.variables import Tracked, optimizers_of, variables_of
 from tfdist._internals.contract import Distribution
+from tfdist._internals.step.repeated_rows import repeated_rows_of, set_repeated_rows
 
 
 class OneDevice:
@@ -40,9 +41,11 @@ class OneDevice:
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, self._model, "_distribute_strategy", self._model._distribute_strategy)
             self._model._distribute_strategy = None
+            default: Any = _Default(self)
+            set_repeated_rows(default, repeated_rows_of(self._distribution))
             for optimizer in optimizers_of(self._model):
                 stack.callback(setattr, optimizer, "_distribution_strategy", self._distribution)
-                optimizer._distribution_strategy = _Default(self)
+                optimizer._distribution_strategy = default
             for one in variables_of(self._model):
                 one.keras_variable._value = self.plain(one)
             stack.callback(self._put_back)

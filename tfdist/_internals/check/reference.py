@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from tfdist._internals import keras_state
 from tfdist._internals.check.one_device import OneDevice
@@ -24,12 +25,15 @@ class Outcome:
     """What a step left.
 
     Attributes:
-        logs: Name -> value.
+        logs: Name -> value; of nested logs, as of a metric that returns several, each with its path.
         values: Path -> the value of the variable.
     """
 
     def __init__(self, logs: Mapping[str, Any], values: Values) -> None:
-        self.logs: Values = {name: np.asarray(value, np.float64) for name, value in logs.items()}
+        self.logs: Values = {
+            "/".join(map(str, path)): np.asarray(value, np.float64)
+            for path, value in tree.flatten_with_path(dict(logs))
+        }
         self.values = values
 
 

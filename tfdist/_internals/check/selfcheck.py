@@ -201,18 +201,24 @@ def _totals(
     read: list[list[np.ndarray]],
     with_accumulators: bool = False,
 ) -> Values:
-    """Returns each variable's value: of copies the first, and of parts, as those of metrics, the sum over all."""
-    values = {}
-    for one, parts in zip(tracked, read, strict=True):
-        value = sum(parts[1:], start=parts[0]) if one.is_sum and parts[0].dtype != bool else parts[0]
-        if (
-            one.is_sum
-            and distribution.num_processes > 1
-            and (with_accumulators or "accumulator" not in one.path)
-        ):
-            gathered = distribution.all_gather_arrays(value.astype(np.float32).ravel())
-            value = sum(gathered[1:], start=gathered[0]).reshape(value.shape).astype(value.dtype)
-        values[one.path] = value
+    """Returns each variable's value: of copies the first, and of parts, as those of metrics, their sum or mean."""
+    values = {
+        one.path: sum(parts[1:], start=parts[0]) if one.is_sum and parts[0].dtype != bool else parts[0]
+        for one, parts in zip(tracked, read, strict=True)
+    }
+    divided = [one for one in tracked if one.is_sum and (with_accumulators or "accumulator" not in one.path)]
+    if divided and distribution.num_processes > 1:
+        own = [values[one.path] for one in divided]
+        # All of them in one message.
+        gathered = distribution.all_gather_arrays(
+            np.concatenate([value.astype(np.float32).ravel() for value in own])
+        )
+        ends = np.cumsum([value.size for value in own])
+        for one, value, total in zip(divided, own, np.split(sum(gathered), ends[:-1]), strict=True):
+            values[one.path] = total.reshape(value.shape).astype(value.dtype)
+    for one in tracked:
+        if one.is_mean:
+            values[one.path] = values[one.path] / distribution.row_shards
     return values
 
 

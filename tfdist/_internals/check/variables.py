@@ -37,6 +37,8 @@ class Tracked:
             and getattr(raw, "synchronization", None) == tf.VariableSynchronization.ON_READ
             and isinstance(raw, tf.distribute.DistributedValues)
         )
+        # Of a metric that says so, their mean is.
+        self.is_mean = self.is_sum and role == METRIC and keras_variable.aggregation == "mean"
 
     def read(self) -> list[np.ndarray]:
         """Returns the value of each component, or one value if all are copies."""

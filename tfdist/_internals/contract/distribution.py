@@ -172,6 +172,10 @@ class Distribution(ABC):
         """Waits for the last step; returns the variables that must be read on the host, each with its value."""
         return []
 
+    @abstractmethod
+    def sum_error(self) -> float:
+        """Returns the largest relative error of a sum of known vectors over all devices; every process calls this."""
+
     def pieces_of(self, variable: Any) -> dict[str, np.ndarray]:
         """Returns what this process holds of a Keras variable, to be compared with what the others hold.
 

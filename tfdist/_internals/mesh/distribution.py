@@ -23,6 +23,7 @@ from tfdist._internals.mesh.operations.table import OPERATIONS
 from tfdist._internals.mesh.portable import copy_on_host
 from tfdist._internals.mesh.programs import Agreement
 from tfdist._internals.mesh.step import MeshStep
+from tfdist._internals.mesh.sums import sum_error
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts, fetch, on_host, place
 from tfdist._internals.processes.deadline import step_deadline
 from tfdist._internals.processes.watch import shared_step
@@ -102,6 +103,10 @@ class MeshDistribution(Distribution):
             "broadcast_weights on a mesh over several processes is not possible: a process keeps only its own pieces "
             "of the weights that it loads. Load the weights in every process (outside of `if chief:`)."
         )
+
+    def sum_error(self) -> float:
+        with shared_step("sum"), self.watched_step():
+            return sum_error(self.mesh, np.arange(1024, dtype=np.float32))
 
     def flags(self, value: float) -> tf.Tensor:
         """Returns a value of this process as one number for each device, those of the other processes included."""

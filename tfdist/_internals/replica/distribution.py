@@ -57,6 +57,20 @@ class ReplicaDistribution(Distribution):
     def row_shards(self) -> int:
         return self.num_replicas_in_sync
 
+    def sum_error(self) -> float:
+        strategy: Any = self
+        replicas, ramp = self.num_replicas_in_sync, tf.range(1024, dtype=tf.float32)
+
+        def on_replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            number = tf.cast(context.replica_id_in_sync_group, tf.float32)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, ramp + number)
+
+        summed = tf.function(lambda: strategy.run(on_replica), autograph=False)
+        expected = ramp * replicas + replicas * (replicas - 1) / 2
+        local = strategy.experimental_local_results(summed())
+        return max(float(tf.reduce_max(tf.abs(value - expected) / (1 + tf.abs(expected)))) for value in local)
+
     def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
         return ReplicaBatches(self, dataset, num_batches, batch_size)
 

@@ -77,6 +77,8 @@ def _of_all_workers(strategy: Any, rows: list[Any]) -> list[Any]:
 
 def _from_all_workers(strategy: Any, leaf: Any) -> list[Any]:
     """Returns one leaf of each worker's rows."""
+    if leaf is None:
+        return [None] * strategy.num_processes
     tensors = [leaf]
     if isinstance(leaf, tf.SparseTensor):
         tensors = [leaf.indices, leaf.values, leaf.dense_shape]

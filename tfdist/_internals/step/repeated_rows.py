@@ -38,6 +38,11 @@ def set_repeated_rows(strategy: tf.distribute.Strategy, choice: str) -> None:
     (_summing.add if choice == "sum" else _summing.discard)(strategy)
 
 
+def repeated_rows_of(strategy: tf.distribute.Strategy) -> str:
+    """Returns what was set for a strategy."""
+    return "sum" if strategy in _summing else "keep"
+
+
 def as_chosen(optimizer: Any, gradients: Sequence[Any]) -> list[Any]:
     """Returns the gradients of an update, with the slices of each row summed if that was chosen."""
     if optimizer._distribution_strategy not in _summing:

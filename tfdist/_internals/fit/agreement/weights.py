@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import keras
 import tensorflow as tf
 
 from tfdist._internals.contract import Distribution, distribution_of
@@ -60,4 +60,5 @@ def _pieces(distribution: Distribution, model: Any, slots: bool) -> Pieces:
 
 
 def _value_is_set(optimizer: Any) -> bool:
-    return int(np.asarray(optimizer.iterations.value)) > 0
+    # While gradients are accumulated this is a tensor, and else a variable.
+    return int(keras.ops.convert_to_numpy(optimizer.iterations)) > 0
