@@ -1,8 +1,9 @@
 """The self check: faults that it finds, alarms that are false, and what it costs.
 
-`python -m benchmarks.self_check [faults|alarms|cost] [--smoke]`. `faults` plants each fault of `benchmarks.faults`
-under `mirrored` of 2; `alarms` runs all parity cases with the check on the named topologies; `cost` trains a BERT of
-the size of MiniLM.
+`python -m benchmarks.self_check [faults|alarms|models|cost] [--smoke]`. `faults` plants each fault of
+`benchmarks.faults` under `mirrored` of 2; `alarms` runs all parity cases with the check on the named topologies;
+`models` trains KerasHub's BERT and GPT-2 and a MobileNet in three precisions, and a small model with each optimizer;
+`cost` trains a BERT of the size of MiniLM.
 """
 
 from __future__ import annotations
@@ -19,6 +20,21 @@ from benchmarks import harness
 
 TOPOLOGIES = ("mirrored_2", "mesh_2x2", "workers_2x1")
 SMOKE_FAULTS = 3
+# Each of these raised a false alarm once.
+SMOKE_CASES = (
+    "aggregation",
+    "poisoned_row",
+    "summed_rows",
+    "on_batch",
+    "resumed_within_an_epoch[accumulating]",
+)
+
+CHECKED_MODELS = ("keras_hub/Bert", "keras_hub/GPT2", "applications/MobileNet")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMIZERS = (
+    *("sgd", "adam", "adamw", "adamax", "nadam", "rmsprop", "adagrad", "adadelta", "ftrl", "lion", "lamb"),
+    *("adafactor", "muon"),
+)
 
 
 def find_faults(smoke: bool) -> dict[str, Any]:
@@ -50,15 +66,14 @@ def find_faults(smoke: bool) -> dict[str, Any]:
     return found
 
 
-def false_alarms(smoke: bool, topologies: list[str]) -> dict[str, Any]:
+def false_alarms(smoke: bool, topologies: list[str], jobs: int) -> dict[str, Any]:
     """Returns by topology how many parity cases ran with the check, and those in which it raised an error."""
     os.environ["TFDIST_SELF_CHECK"] = "on"
-    from tfdist.parity.registry import all_cases
     from tfdist.parity.run.suite import run_topologies
 
     with tempfile.TemporaryDirectory() as folder:
-        names = list(all_cases())[:2] if smoke else None
-        cells = run_topologies(topologies, Path(folder), cases=names, jobs=2)
+        names = SMOKE_CASES if smoke else None
+        cells = run_topologies(topologies, Path(folder), cases=names, jobs=jobs)
     found: dict[str, Any] = {}
     for (name, topology), cell in cells.items():
         counted = found.setdefault(topology, {"cases": 0, "alarms": {}, "failures": {}})
@@ -67,6 +82,60 @@ def false_alarms(smoke: bool, topologies: list[str]) -> dict[str, Any]:
             counted["alarms"][name] = cell.message
         elif not cell.passed:
             counted["failures"][name] = cell.message
+    return found
+
+
+def alarms_of_models(smoke: bool) -> dict[str, Any]:
+    """Returns what the check said, by strategy and then by model and precision, or optimizer."""
+    import tfdist
+    from tfdist.devices import make_logical_cpus
+
+    make_logical_cpus(4)
+    strategies = {
+        "mirrored of 2": tfdist.create_strategy("mirrored", devices=2, self_check="on"),
+        "mesh 2x2": tfdist.create_strategy("mesh", mesh={"batch": 2, "model": 2}, self_check="on"),
+    }
+    import keras
+    import numpy as np
+
+    from benchmarks import model_catalog as catalog
+
+    labels = np.arange(catalog.ROWS) % catalog.CLASSES
+
+    def small() -> keras.Model:
+        inputs = keras.Input((8,), dtype="int32")
+        hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(24, 8)(inputs))
+        hidden = keras.layers.Dropout(0.2)(keras.layers.Dense(16, activation="relu")(hidden))
+        return keras.Model(inputs, keras.layers.Dense(catalog.CLASSES)(hidden))
+
+    ids = np.random.default_rng(0).integers(0, 24, (catalog.ROWS, 8), dtype=np.int32)
+    runs: list[tuple[str, Any, Any, str, Any]] = []
+    for name in CHECKED_MODELS[:1] if smoke else CHECKED_MODELS:
+        for dtype in PRECISIONS:
+            build, rows = catalog.model(name)
+            runs.append((f"{name}, {dtype}", build, rows, dtype, "sgd"))
+    for optimizer in OPTIMIZERS[:1] if smoke else OPTIMIZERS:
+        for dtype in PRECISIONS:
+            runs.append((f"{optimizer}, {dtype}", small, ids, dtype, optimizer))
+    found: dict[str, Any] = {key: {} for key in strategies}
+    for key, strategy in strategies.items():
+        for name, build, rows, dtype, optimizer in runs:
+            keras.backend.clear_session()
+            keras.utils.set_random_seed(0)
+            keras.config.set_dtype_policy(dtype)
+            said = ""
+            try:
+                with strategy.scope():
+                    model = build()
+                    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+                    model.compile(optimizer, loss, metrics=["accuracy"])
+                model.fit(rows, labels, batch_size=catalog.ROWS, shuffle=False, verbose=0)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            finally:
+                keras.config.set_dtype_policy("float32")
+            found[key][name] = said
+            print(f"{key}: {name}: {said or 'passed'}", flush=True)
     return found
 
 
@@ -116,15 +185,18 @@ def cost(smoke: bool) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Runs what is asked for, each in this process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["faults", "alarms", "cost"], nargs="?", default="faults")
+    parser.add_argument("what", choices=["faults", "alarms", "models", "cost"], nargs="?", default="faults")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES))
+    parser.add_argument("--jobs", type=int, default=2, help="busy processes at a time, of alarms")
     parser.add_argument("--output", type=Path, default=harness.RESULTS)
     chosen = parser.parse_args(arguments)
     if chosen.what == "faults":
         results = find_faults(chosen.smoke)
     elif chosen.what == "alarms":
-        results = false_alarms(chosen.smoke, chosen.topologies)
+        results = false_alarms(chosen.smoke, chosen.topologies, chosen.jobs)
+    elif chosen.what == "models":
+        results = alarms_of_models(chosen.smoke)
     else:
         results = cost(chosen.smoke)
     harness.write(chosen.output, f"self_check_{chosen.what}", {"results": results})

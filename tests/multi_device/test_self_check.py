@@ -43,6 +43,7 @@ def strategies() -> dict[str, Any]:
 def mirrored(strategies: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Mirrored over two devices, with the check on."""
     monkeypatch.delenv(check.ENVIRONMENT, raising=False)
+    strategies["mirrored"].self_check = "on"
     yield strategies["mirrored"]
     strategies["mirrored"].self_check = "on"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -17,8 +18,10 @@ OWN_TRACE = "compile the step"
 
 # The change of an optimizer's variable is rounding if it is this part of the largest of them.
 _SMALL = 1e-6
-# If the changes of two runs on one device differ by this part of their size, that is no rounding.
-OWN_RANDOMNESS = 0.3
+# If rounding changes the changes by this part of their size, it may be no rounding. Then the same run is done again.
+_SUSPICIOUS = 0.3
+# If the changes of two equal runs on one device differ by this part of their size, the step has randomness of its own.
+_RANDOM = 0.01
 
 
 class Result(NamedTuple):
@@ -95,12 +98,22 @@ def compared(outcomes: Outcomes, precision: str) -> tuple[dict[str, list[Differe
     return differences, unjudged
 
 
-def noise(outcomes: Outcomes) -> float:
-    """Returns how much the changes of the weights differ between the two runs on one device, relative to their size."""
-    before, expected, disturbed = outcomes.before, outcomes.expected, outcomes.disturbed
+def is_random(outcomes: Outcomes, again: Callable[[], Outcome]) -> bool:
+    """Returns whether two equal runs on one device differ.
+
+    Args:
+        outcomes: What the runs left.
+        again: Runs the step on one device once more.
+    """
+    return _noise(outcomes, outcomes.disturbed) > _SUSPICIOUS and _noise(outcomes, again()) > _RANDOM
+
+
+def _noise(outcomes: Outcomes, other: Outcome) -> float:
+    """Returns how much the changes of the weights differ between two runs on one device, relative to their size."""
+    before, expected = outcomes.before, outcomes.expected
     weights = [one.path for one in outcomes.tracked if one.role == WEIGHT and _is_real(before[one.path])]
     change = sum(float(np.sum(np.square(_change(path, before, expected)))) for path in weights)
-    noise = sum(float(np.sum(np.square(_change(path, expected.values, disturbed)))) for path in weights)
+    noise = sum(float(np.sum(np.square(_change(path, expected.values, other)))) for path in weights)
     return math.sqrt(noise / change) if change else 0.0
 
 
