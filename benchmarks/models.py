@@ -1,8 +1,8 @@
 """One training step of known models under `mesh` 2x2 and `mirrored` of 2, held against plain Keras on one device.
 
-`python -m benchmarks.models [--smoke] [--only NAME...] [--jobs N] [--page docs/models.md]`. Each model has its own process. The
-step is SGD's, and its update is compared, not the weights, which hardly move in one step. What rounding alone does is
-measured too: plain Keras on the same rows in reverse order.
+`python -m benchmarks.models [--smoke] [--only NAME...] [--jobs N] [--page docs/models.md]`. Each model has its own
+process. The step is SGD's, and its update is compared, not the weights, which hardly move in one step. What rounding
+alone does is measured too: plain Keras on the same rows in reverse order.
 """
 
 from __future__ import annotations

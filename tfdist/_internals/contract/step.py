@@ -119,6 +119,10 @@ class Step:
         """Returns the sums over all parts of tensors or IndexedSlices."""
         return list(values)
 
+    def of_each_part(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns floating-point tensors of shape `(parts, …)` with the values of all parts, in every part."""
+        return [tf.expand_dims(value, 0) for value in values]
+
     def told(self) -> list[tf.Tensor]:
         """Returns what this part tells the others in each step, float32 tensors that are summed."""
         assert self.wants_stop is not None

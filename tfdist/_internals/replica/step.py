@@ -151,6 +151,21 @@ class ReplicaStep(StepOfRows):
         self.mark_same(totals)
         return totals
 
+    def of_each_part(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        # A sum in which each replica has a place of its own, since small messages are faster summed than gathered.
+        own = tf.equal(tf.range(context.num_replicas_in_sync), context.replica_id_in_sync_group)
+        return self.sum(
+            [
+                tf.where(
+                    tf.reshape(own, [-1] + [1] * value.shape.rank),
+                    value[tf.newaxis],
+                    tf.zeros_like(value)[tf.newaxis],
+                )
+                for value in values
+            ]
+        )
+
     def mark_same(self, values: Sequence[Any]) -> None:
         self._sameness.mark(values)
 

@@ -1,7 +1,10 @@
-"""Synchronized batch moments are summed in one collective, and padding does not count.
+"""Synchronized batch moments take one collective and are as exact as those of one device; padding does not count.
 
-Stock sums the rows, their squares and their count in three collectives for each layer. It also counts the row of
-padding on which a replica without data runs.
+Stock sums the rows, their squares and their count in three collectives for each layer. The variance is then the
+difference of two large numbers, and loses the digits that these have in common. Here each replica sends its own
+moments around its own mean, which are joined without such a loss (Chan, Golub and LeVeque, "Updating formulae and a
+pairwise algorithm for computing sample variances", 1979). Stock also counts the row of padding on which a replica
+without data runs.
 """
 
 from __future__ import annotations
@@ -18,35 +21,44 @@ from tfdist._internals.contract import Step, sizes_of_replicas
 from tfdist._internals.patch import Patch, in_step
 
 
-def _row_weights(step: Step, x: tf.Tensor) -> tf.Tensor:
-    """Returns weights of shape `(rows, 1, …)`, 0 for padding."""
-    rows = tf.shape(x)[0]
-    return tf.reshape(tf.cast(step.row_mask(rows), x.dtype), [rows] + [1] * (x.shape.rank - 1))
+def _of_part(step: Step, x: tf.Tensor, axes: Sequence[int]) -> list[tf.Tensor]:
+    """Returns the number of values here for each mean, their mean, and the sum of the squares around it."""
+    shape = tf.shape(x)
+    weights = tf.reshape(tf.cast(step.row_mask(shape[0]), x.dtype), [shape[0]] + [1] * (x.shape.rank - 1))
+    count = tf.reduce_sum(weights, keepdims=True)
+    for axis in axes:
+        if axis != 0:
+            count *= tf.cast(shape[axis], x.dtype)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(x * weights, axes, keepdims=True), count)
+    return [count, mean, tf.reduce_sum(tf.square(x - mean) * weights, axes, keepdims=True)]
 
 
-def _weighted_sums(step: Step, x: tf.Tensor, axes: Any) -> list[tf.Tensor]:
-    weights = tf.broadcast_to(_row_weights(step, x), tf.shape(x))
-    parts = (x * weights, tf.square(x) * weights, weights)
-    return [tf.reduce_sum(part, axis=axes, keepdims=True) for part in parts]
+def _of_all(step: Step, parts: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns what `_of_part` does, of all parts."""
+    if step.is_whole:
+        return parts
+    counts, means, squares = step.of_each_part(parts)
+    count = tf.reduce_sum(counts, 0)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(counts * means, 0), count)
+    return [count, mean, tf.reduce_sum(squares + counts * tf.square(means - mean), 0)]
 
 
-def _from_sums(sums: list[tf.Tensor], axes: Any, keepdims: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    total, squares, count = sums
-    mean = tf.math.divide_no_nan(total, count)
-    variance = tf.maximum(tf.math.divide_no_nan(squares, count) - tf.square(mean), 0.0)
+def _moments(parts: list[tf.Tensor], axes: Any, keepdims: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    count, mean, squares = parts
+    variance = tf.math.divide_no_nan(squares, count)
     return (mean, variance) if keepdims else (tf.squeeze(mean, axes), tf.squeeze(variance, axes))
 
 
 def _one_collective(step: Step, stock: Any, x: Any, axes: Any, keepdims: bool) -> Any:
     if 0 not in axes:
         return stock(x, axes, keepdims)
-    return _from_sums(step.sum(_weighted_sums(step, x, axes)), axes, keepdims)
+    return _moments(_of_all(step, _of_part(step, x, axes)), axes, keepdims)
 
 
 def _without_padding(step: Step, stock: Any, x: Any, axes: Any, keepdims: bool) -> Any:
     if not step.padded or 0 not in axes:
         return stock(x, axes, keepdims)
-    return _from_sums(_weighted_sums(step, x, axes), axes, keepdims)
+    return _moments(_of_part(step, x, axes), axes, keepdims)
 
 
 def _by_replica(stock: Any) -> Any:
@@ -94,7 +106,7 @@ PATCHES = (
         owner=nn,
         attribute="_compute_moments_sync",
         make=in_step(_one_collective),
-        reason="three collectives for each layer",
+        reason="three collectives for each layer, and a variance that is the difference of two large numbers",
         upstream="a TODO in the source (b/163099951)",
     ),
     Patch(
