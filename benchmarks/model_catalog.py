@@ -57,12 +57,13 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "DistilBert": _ENCODER,
     "Albert": _ENCODER | {"embedding_dim": 8},
     "DebertaV3": _ENCODER | {"bucket_size": 4},
-    "Electra": _ENCODER | {"embedding_dim": 8},
+    "Electra": {"vocab_size": VOCABULARY, "embedding_dim": 8}
+    | {name: value for name, value in _ENCODER.items() if name != "vocabulary_size"},
     "FNet": {name: value for name, value in _ENCODER.items() if name != "num_heads"},
     "XLMRoberta": _ENCODER,
-    "RoformerV2": _ENCODER,
+    "RoformerV2": {"vocabulary_size": VOCABULARY, "num_heads": 2, "head_size": 4, **_SHAPE},
     "GPT2": _ENCODER,
-    "GPTNeoX": _ENCODER,
+    "GPTNeoX": _ENCODER | {"rotary_percentage": 1.0},
     "OPT": _ENCODER,
     "Bloom": {name: value for name, value in _ENCODER.items() if name != "max_sequence_length"},
     "Falcon": {
@@ -82,7 +83,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "T5": {"vocabulary_size": VOCABULARY, "num_heads": 2, **_SHAPE},
     "Bart": _ENCODER,
     "Whisper": _ENCODER
-    | {"num_mels": 4, "max_encoder_sequence_length": LENGTH, "max_decoder_sequence_length": LENGTH},
+    | {"num_mels": 4, "max_encoder_sequence_length": 2 * LENGTH, "max_decoder_sequence_length": LENGTH},
     "ViT": {
         "image_shape": (16, 16, 3),
         "patch_size": 8,

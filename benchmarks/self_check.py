@@ -32,7 +32,7 @@ SMOKE_CASES = (
 CHECKED_MODELS = ("keras_hub/Bert", "keras_hub/GPT2", "applications/MobileNet")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = (
-    *("sgd", "adam", "adamw", "adamax", "nadam", "rmsprop", "adagrad", "adadelta", "ftrl", "lion", "lamb"),
+    *("sgd", "adam", "adamw", "adamax", "nadam", "rmsprop", "adagrad", "adadelta", "ftrl", "lion"),
     *("adafactor", "muon"),
 )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -48,6 +49,18 @@ def _slots() -> Slots:
 def slots() -> Slots:
     """The slots that all processes of this session share."""
     return _slots()
+
+
+@pytest.fixture(autouse=True)
+def _keep_repeated_rows() -> Iterator[None]:
+    """Sets back what `tfdist train` sets for TensorFlow's default strategy, under which other tests run plain Keras."""
+    yield
+    if "tfdist._internals.step.repeated_rows" in sys.modules:
+        import tensorflow as tf
+
+        from tfdist._internals.step.repeated_rows import set_repeated_rows
+
+        set_repeated_rows(tf.distribute.get_strategy(), "keep")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

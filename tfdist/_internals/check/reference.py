@@ -17,8 +17,9 @@ from tfdist._internals.check.rows import RowsOfReplicas
 from tfdist._internals.check.variables import WEIGHT, Tracked, Values
 from tfdist._internals.contract import Distribution, Sample, drawn_by
 
-# One spacing of the numbers that a step computes with, relative to a number.
-SPACING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# How far the weights of the disturbed run are off, relative to a number: as far as the sums of a deep network are. It is
+# more than one spacing, so that an activation that rounding alone puts above or below zero changes sides in it.
+_OFF = {"float64": 2.0**-46, "float32": 2.0**-17, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 class Outcome:
@@ -80,7 +81,7 @@ class Reference:
 
     def run_twice(self, before: Values, tracked: list[Tracked], precision: str) -> tuple[Outcome, Outcome]:
         """Returns what the step leaves, and what it leaves from weights that are off by a rounding error."""
-        off = _disturbed(before, tracked, SPACING[precision])
+        off = _disturbed(before, tracked, _OFF[precision])
         expected, disturbed = self.run(before, tracked), self.run(off, tracked)
         # What counts is the change. Where the spacing is coarse, the error itself is larger than that.
         for one in tracked:
@@ -112,5 +113,7 @@ def _disturbed(before: Values, tracked: list[Tracked], spacing: float) -> Values
     for one in tracked:
         value = before[one.path]
         if one.role == WEIGHT and np.issubdtype(value.dtype, np.floating):
-            found[one.path] = value * np.resize(signs.astype(value.dtype), value.size).reshape(value.shape)
+            factors = np.resize(signs.astype(value.dtype), value.size).reshape(value.shape)
+            # A bias of zero before a ReLU leaves it to rounding which rows pass, and so must be off too.
+            found[one.path] = np.where(value == 0, factors - 1, value * factors)
     return found

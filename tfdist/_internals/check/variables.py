@@ -92,7 +92,7 @@ def variables_of(model: keras.Model) -> list[Tracked]:
             lambda v: WEIGHT if id(v) in trained else STATE,
             (v for v in model.variables if id(v) not in in_metrics),
         ),
-        (lambda v: SLOT, (v for optimizer in optimizers_of(model) for v in optimizer.variables)),
+        (lambda v: SLOT, (v for optimizer in optimizers_of(model) for v in _of_optimizer(optimizer))),
         (lambda v: METRIC, metrics),
         (lambda v: STATE, [] if generator is None else [generator.state]),
     ]
@@ -108,6 +108,12 @@ def variables_of(model: keras.Model) -> list[Tracked]:
             paths.add(path)
             found[id(variable)] = Tracked(path, role(variable), variable._value, variable)
     return list(found.values())
+
+
+def _of_optimizer(optimizer: Any) -> list[Any]:
+    # Nadam does not count its product among its variables.
+    own = [value for value in vars(optimizer).values() if isinstance(value, keras.Variable)]
+    return [*optimizer.variables, *own]
 
 
 def with_others(known: list[Tracked], raw: Iterable[Any]) -> list[Tracked]:
