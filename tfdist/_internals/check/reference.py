@@ -17,8 +17,8 @@ from tfdist._internals.check.rows import RowsOfReplicas
 from tfdist._internals.check.variables import WEIGHT, Tracked, Values
 from tfdist._internals.contract import Distribution, Sample, drawn_by
 
-# How far the weights of the disturbed run are off, relative to a number: as far as the sums of a deep network are. It is
-# more than one spacing, so that an activation that rounding alone puts above or below zero changes sides in it.
+# How far the weights of the disturbed run are off, relative to a number: as far as the sums of a deep network are. That
+# is more than one spacing, so that an activation that rounding alone puts above or below zero changes sides in it.
 _OFF = {"float64": 2.0**-46, "float32": 2.0**-17, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
