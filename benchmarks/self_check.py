@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -139,16 +141,23 @@ def alarms_of_models(smoke: bool) -> dict[str, Any]:
     return found
 
 
-def cost(smoke: bool) -> dict[str, Any]:
-    """Returns the seconds of the check on a BERT of MiniLM's size, and those of its parts."""
+def first_batch(smoke: bool, mode: str, fixed: bool) -> dict[str, Any]:
+    """Returns the seconds from the start of `fit` to the end of its first batch, and of the check's parts.
+
+    Args:
+        smoke: Takes a tiny model instead of one of MiniLM's size.
+        mode: Of the check.
+        fixed: Whether the batches have a fixed shape, so that the check takes a whole one.
+    """
     import numpy as np
 
     import tfdist
 
-    strategy = tfdist.create_strategy("mirrored", devices=2, self_check="on")
+    strategy = tfdist.create_strategy("mirrored", devices=2, self_check=mode)
     import keras
+    import tensorflow as tf
 
-    from tfdist._internals.check import selfcheck
+    import tfdist._internals.check as room
     from tfdist.models import BertConfig, bert_classifier, build_bert
 
     hidden, layers = (32, 1) if smoke else (384, 6)
@@ -161,25 +170,50 @@ def cost(smoke: bool) -> dict[str, Any]:
         max_position_embeddings=512,
     )
     results: list[Any] = []
-    check_step = selfcheck.check_step
-    import tfdist._internals.check as room
+    check_step = room.check_step
 
     def noted(*args: Any) -> Any:
         results.append(check_step(*args))
         return results[-1]
 
-    room.check_step = noted  # type: ignore[attr-defined]
+    room.check_step = noted
     generator = np.random.default_rng(0)
-    ids = generator.integers(1, config.vocab_size, (64, 64), dtype=np.int32)
+    ids = generator.integers(1, config.vocab_size, (96, 64), dtype=np.int32)
     inputs = {"token_ids": ids, "segment_ids": ids * 0, "padding_mask": ids * 0 + 1}
+    data = tf.data.Dataset.from_tensor_slices((inputs, generator.integers(0, 2, 96)))
+    data = data.batch(32, drop_remainder=fixed)
+    ended: list[float] = []
     with strategy.scope():
         model = bert_classifier(build_bert(config), num_labels=2)
         model.compile(
             keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         )
-    model.fit(inputs, generator.integers(0, 2, 64), batch_size=32, epochs=1, verbose=0)
-    (result,) = results
-    return {"rows": result.num_rows, "seconds": result.seconds, "parts": result.parts}
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ended.append(time.monotonic())
+    )
+    begun = time.monotonic()
+    model.fit(data, epochs=1, verbose=0, callbacks=[note])
+    found = {"first_batch": ended[0] - begun, "step": ended[-1] - ended[-2]}
+    return found | ({"rows": results[0].num_rows, "parts": results[0].parts} if results else {})
+
+
+def cost(smoke: bool) -> dict[str, Any]:
+    """Returns by the shape of batches what the check costs: a run with it beside one without, each in its process.
+
+    `seconds` is what the first batch takes longer, and `compute` is that without the trace on one device.
+    """
+    found = {}
+    for shape in ("any", "fixed"):
+        runs = {}
+        for mode in ("off", "on"):
+            command = [sys.executable, "-m", "benchmarks.self_check", "cost", "--one", mode, shape]
+            command += ["--smoke"] * smoke
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            runs[mode] = json.loads(done.stdout.splitlines()[-1])
+        seconds = runs["on"]["first_batch"] - runs["off"]["first_batch"]
+        compute = seconds - runs["on"]["parts"]["compile on one device"]
+        found[shape] = {"seconds": seconds, "compute": compute, **runs}
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -190,7 +224,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES))
     parser.add_argument("--jobs", type=int, default=2, help="busy processes at a time, of alarms")
     parser.add_argument("--output", type=Path, default=harness.RESULTS)
+    parser.add_argument("--one", nargs=2, metavar=("MODE", "SHAPE"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
+    if chosen.one:
+        mode, shape = chosen.one
+        print(json.dumps(first_batch(chosen.smoke, mode, shape == "fixed")))
+        return
     if chosen.what == "faults":
         results = find_faults(chosen.smoke)
     elif chosen.what == "alarms":

@@ -24,7 +24,7 @@ def check_script(script: str, arguments: Sequence[str]) -> int:
 
     Raises:
         ConfigError: There is no such script.
-        SelfCheckError: The step is not that of one device.
+        SelfCheckError: The step is not that of one device, or cannot be checked.
     """
     if not Path(script).is_file():
         raise ConfigError(f"--script {script}: there is no such file. Give the path of a training script.")
@@ -42,7 +42,7 @@ def check_script(script: str, arguments: Sequence[str]) -> int:
         return 0
     print(
         f"error: {script} ended, and no training step was checked: it did not call fit under a strategy of several "
-        "devices, or one device cannot do its step.",
+        "devices.",
         file=sys.stderr,
     )
     return 1

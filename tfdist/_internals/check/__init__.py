@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 import keras
 
 from tfdist._internals.check import report
-from tfdist._internals.check.result import Result
 from tfdist._internals.check.selfcheck import CannotCheckError, Program, check_step, make_variables
 from tfdist._internals.check.variables import optimizers_of
 from tfdist._internals.contract import Distribution, Sample
@@ -80,19 +79,23 @@ def check_first_step(
     """Checks a training step before it counts, and makes the variables that it would make; see `check_step`.
 
     Raises:
-        SelfCheckError: It is not the step of one device, and the strategy's mode is `"on"`.
+        SelfCheckError: It is not the step of one device, and the strategy's mode is `"on"`; or it cannot be checked,
+            and nothing else is wanted (`stopping_after`).
     """
     if distribution.self_check == "off":
         make_variables(distribution, model, sample())
         return
-    result: Result | None = None
+    result, reason = None, ""
     try:
         result = check_step(distribution, model, sample, program, drawing_by_row)
     except CannotCheckError as error:
-        LOGGER.warning("self check: not done, since %s.", error)
+        reason = f"self check: not done, since {error}."
+        LOGGER.warning(reason)
     fails = all_gather_json("self check", result is not None and result.fails)
     if not any(fails):
-        if result is not None and _stops:
+        if _stops and result is None:
+            raise SelfCheckError(reason)
+        if _stops and result is not None:
             raise Checked(report.passed(result))
         if result is not None and show:
             print(report.passed(result), flush=True)

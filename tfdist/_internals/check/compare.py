@@ -43,7 +43,13 @@ class Difference(NamedTuple):
 
 def size(values: np.ndarray) -> float:
     """Returns the root of the mean of the squares."""
-    return math.sqrt(float(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+    if not values.size:
+        return 0.0
+    flat: np.ndarray = np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32).ravel()
+    total = float(np.dot(flat, flat))
+    if not 1e-30 < total < 1e30:  # float32 may have overflowed, or lost all digits
+        total = float(np.sum(np.square(flat, dtype=np.float64)))
+    return math.sqrt(total / flat.size)
 
 
 class FourValues(NamedTuple):

@@ -75,7 +75,7 @@ class Reference:
             for path, variable in variables.items():
                 variable.assign(before[path])
             logs = self._step(self._data)
-            return Outcome(logs, {path: np.array(variable.numpy()) for path, variable in variables.items()})
+            return Outcome(logs, {path: np.asarray(variable.numpy()) for path, variable in variables.items()})
 
         return self._alone(run)
 

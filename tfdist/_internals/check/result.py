@@ -112,9 +112,13 @@ def _noise(outcomes: Outcomes, other: Outcome) -> float:
     """Returns how much the changes of the weights differ between two runs on one device, relative to their size."""
     before, expected = outcomes.before, outcomes.expected
     weights = [one.path for one in outcomes.tracked if one.role == WEIGHT and _is_real(before[one.path])]
-    change = sum(float(np.sum(np.square(_change(path, before, expected)))) for path in weights)
-    noise = sum(float(np.sum(np.square(_change(path, expected.values, other)))) for path in weights)
+    change = sum(_squares(_change(path, before, expected)) for path in weights)
+    noise = sum(_squares(_change(path, expected.values, other)) for path in weights)
     return math.sqrt(noise / change) if change else 0.0
+
+
+def _squares(values: np.ndarray) -> float:
+    return size(values) ** 2 * values.size
 
 
 def _is_real(value: np.ndarray) -> bool:
@@ -122,7 +126,9 @@ def _is_real(value: np.ndarray) -> bool:
 
 
 def _change(path: str, before: Values, after: Outcome) -> np.ndarray:
-    return np.nan_to_num(after.values[path].astype(np.float64) - before[path], posinf=0.0, neginf=0.0)
+    change = after.values[path] - before[path]
+    # An infinite change is one of both, and says nothing here.
+    return change if math.isfinite(size(change)) else np.nan_to_num(change, posinf=0.0, neginf=0.0)
 
 
 def has_own_loss(model: keras.Model) -> bool:

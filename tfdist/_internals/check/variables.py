@@ -43,7 +43,7 @@ class Tracked:
     def read(self) -> list[np.ndarray]:
         """Returns the value of each component, or one value if all are copies."""
         read = self.components if self.is_sum else self.components[:1]
-        return [np.array(component.numpy()) for component in read]
+        return [np.asarray(component.numpy()) for component in read]
 
     def write(self, values: list[np.ndarray]) -> None:
         """Sets what `read` returned."""
