@@ -18,6 +18,7 @@ from tensorflow.experimental import dtensor
 
 from tfdist._internals.mesh.constants import constants_on
 from tfdist._internals.mesh.variable import MeshVariable, VariableLayouts
+from tfdist.errors import UnsupportedError
 
 LayoutsOf = Callable[[str, tuple[int, ...], "MeshVariable | None"], VariableLayouts]
 
@@ -27,6 +28,14 @@ class _WholeBatch(tf.distribute.ReplicaContext):
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
         return value
+
+
+def _no_own_loop() -> UnsupportedError:
+    return UnsupportedError(
+        "a mesh has no pieces of a dataset for a loop of your own: one program computes on the whole batch, and fit "
+        "places it on the devices. Write the step of the loop as the train_step of a keras.Model, and call fit "
+        "(docs/custom-steps.md)."
+    )
 
 
 def _is_of_optimizer() -> bool:
@@ -68,6 +77,12 @@ class MeshExtended(tf.distribute.StrategyExtended):
             yield
         finally:
             self._reference = before
+
+    def _experimental_distribute_dataset(self, dataset: Any, options: Any) -> Any:
+        raise _no_own_loop()
+
+    def _distribute_datasets_from_function(self, dataset_fn: Any, options: Any) -> Any:
+        raise _no_own_loop()
 
     def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
         if tf.executing_eagerly():

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
-from tfdist._internals.contract import Step, current_step
+from tfdist._internals.contract import Step, current_step, distribution_of
 from tfdist._internals.patch import Patch, in_step
 from tfdist._internals.step.repeated_rows import as_chosen
 
@@ -101,9 +102,33 @@ def _clipped(stock: Any) -> Any:
         grads = as_chosen(self, grads)
         if (record := _observers.get(self)) is not None:
             record(grads)
+        if step is None and _clips(self) and (context := _replica_of_own_loop()) is not None:
+            # The update of a user's own loop sums what the replicas give. Each gives its part of the clipped sum.
+            total = [
+                None if one is None else context.all_reduce(tf.distribute.ReduceOp.SUM, one) for one in grads
+            ]
+            return [_divided(one, context.num_replicas_in_sync) for one in stock(self, total)]
         return stock(self, grads)
 
     return _clip_gradients
+
+
+def _clips(optimizer: Any) -> bool:
+    return any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue))
+
+
+def _replica_of_own_loop() -> Any:
+    """Returns the replica that this runs in by `strategy.run`, None if there is none or it is the only one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or distribution_of(context.strategy) is None or context.num_replicas_in_sync == 1:
+        return None
+    return context
+
+
+def _divided(gradient: Any, by: int) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values / by, gradient.indices, gradient.dense_shape)
+    return None if gradient is None else gradient / by
 
 
 def _summed_already(step: Step, stock: Any, optimizer: Any, grads_and_vars: Any) -> Any:
