@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfdist import create_strategy
-from tfdist.errors import DataError
+from tfdist.errors import DataError, UnsupportedError
 
 ROWS = np.random.default_rng(0).standard_normal((10, 4))
 LABELS = np.random.default_rng(1).standard_normal((10, 1))
@@ -98,3 +98,13 @@ def test_a_part_with_other_rows_is_refused_by_name(strategy) -> None:
         model.compile("sgd", "mse")
     with pytest.raises(DataError, match=r"'x\[b\]' has 7 rows in a batch in which 'x\[a\]' has 8"):
         model.fit(tf.data.Dataset.from_generator(batches, output_signature=spec), verbose=0)
+
+
+def test_a_stateful_layer_is_refused_by_name() -> None:
+    strategy = create_strategy("mirrored", devices=2)
+    with strategy.scope():
+        layers = [keras.layers.LSTM(2, stateful=True, name="memory"), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), *layers])
+        model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedError, match="'memory' has stateful=True.*one_device"):
+        model.fit(np.ones((8, 3, 2)), np.ones((8, 1)), batch_size=4, verbose=0)

@@ -57,6 +57,20 @@ class ReplicaDistribution(Distribution):
     def row_shards(self) -> int:
         return self.num_replicas_in_sync
 
+    def check(self, model: Any) -> None:
+        """Refuses a recurrent layer that keeps the state of each row for the next batch.
+
+        Raises:
+            UnsupportedError: There is one, and several replicas.
+        """
+        stateful = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+        if stateful and self.num_replicas_in_sync > 1:
+            raise UnsupportedError(
+                f"the layer {stateful[0]!r} has stateful=True: it keeps the state of each row of a batch for that row "
+                f"of the next batch, and each of {self.num_replicas_in_sync} replicas has other rows of every batch. "
+                "Make it with stateful=False and give whole sequences, or train under 'one_device'."
+            )
+
     def sum_error(self) -> float:
         strategy: Any = self
         replicas, ramp = self.num_replicas_in_sync, tf.range(1024, dtype=tf.float32)
