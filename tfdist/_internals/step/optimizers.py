@@ -118,11 +118,9 @@ def _clips(optimizer: Any) -> bool:
 
 
 def _replica_of_own_loop() -> Any:
-    """Returns the replica that this runs in by `strategy.run`, None if there is none or it is the only one."""
+    """Returns the replica that this runs in by `strategy.run`, None if there is none."""
     context = tf.distribute.get_replica_context()
-    if context is None or distribution_of(context.strategy) is None or context.num_replicas_in_sync == 1:
-        return None
-    return context
+    return None if context is None or distribution_of(context.strategy) is None else context
 
 
 def _divided(gradient: Any, by: int) -> Any:
