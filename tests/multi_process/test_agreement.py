@@ -61,6 +61,9 @@ def batches(rows_of=lambda step: 8, labels_of=lambda step: 8):
 
 
 told("optimizer", build("adam" if me else "sgd"), x, y)
+version, np.__version__ = np.__version__, "1.0" if me else "2.0"
+told("version", build(), x, y)
+np.__version__ = version
 told("momentum", build(lambda: keras.optimizers.SGD(0.1, momentum=0.5 * me)), x, y)
 told("validation", build(), x, y, validation_data=(x, y) if me else None)
 told("callbacks", build(), x, y, callbacks=[keras.callbacks.EarlyStopping()] if me else [])
@@ -95,6 +98,7 @@ else:
 
 TOLD = {
     "optimizer": r"the optimizer, class_name: worker 0: 'SGD'; worker 1: 'Adam'",
+    "version": r"the versions of packages, numpy: worker 0: '2.0'; worker 1: '1.0'.* same packages",
     "momentum": r"the optimizer, config, momentum: worker 0: 0.0; worker 1: 0.5",
     "validation": r"arguments of fit, validation_data: worker 0: False; worker 1: True",
     "callbacks": r"the callbacks: worker 0: \[\]; worker 1: \['EarlyStopping'\]",

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdist._internals.processes.seed import global_seed
 from tfdist.errors import WorkerError
@@ -37,7 +38,13 @@ def settings_of(model: Any, name: str, given: dict[str, Any], settings: tuple[st
     """
     arguments = {key: given[key] for key in settings if isinstance(given.get(key), int | float | str | None)}
     arguments |= {key: given[key] is not None for key in _PRESENCE if key in given}
-    found: dict[str, Any] = {f"the arguments of {name}": arguments, _SEED: global_seed()}
+    found: dict[str, Any] = {
+        # Another build may compute otherwise, and another version of Keras may train otherwise.
+        "the versions of packages": {package.__name__: package.__version__ for package in (tf, keras, np)},
+        "the build of TensorFlow": tf.version.GIT_VERSION,
+        f"the arguments of {name}": arguments,
+        _SEED: global_seed(),
+    }
     if given.get("class_weight"):
         found["class_weight"] = {str(key): float(value) for key, value in given["class_weight"].items()}
     found |= _of_callbacks(given.get("callbacks"))
@@ -65,8 +72,8 @@ def check_settings(found: list[dict[str, Any]]) -> None:
             )
             continue
         raise WorkerError(
-            f"the workers do not agree on {key}: {listed}. All workers must run the same script with the same "
-            "settings; start them with the same command."
+            f"the workers do not agree on {key}: {listed}. All workers must run the same script with the same packages "
+            "and settings; start them with the same command."
         )
 
 
