@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.contract import Distribution
+from tfdist._internals.contract.sums import sum_error_of
 from tfdist.parity.comparison import RELATIVE_TOLERANCE, relative_difference
 
 # 37 rows in batches of 8: the last batch has 5 rows, which no number of replicas divides, and 8 replicas are not all
@@ -31,7 +32,7 @@ class SelfTestResult:
         return all(difference <= self.tolerance for difference in self.differences.values())
 
 
-def self_test(strategy: Distribution) -> SelfTestResult:
+def self_test(strategy: tf.distribute.Strategy) -> SelfTestResult:
     """Sums known vectors over the replicas, then trains under `strategy` and without, from the same weights.
 
     The model has an embedding, synchronized batch normalization, clipping by the global norm, and Adam. Each of these
@@ -39,7 +40,8 @@ def self_test(strategy: Distribution) -> SelfTestResult:
     and each computes the one-device result by itself.
     """
     expected, found = _train(None), _train(strategy)
-    differences = {"all-reduce of known vectors": strategy.sum_error()}
+    error = strategy.sum_error() if isinstance(strategy, Distribution) else sum_error_of(strategy)
+    differences = {"all-reduce of known vectors": error}
     for name, value in expected.items():
         differences[name] = float(relative_difference(np.asarray(found[name]), np.asarray(value), 1.0))
     return SelfTestResult(differences, RELATIVE_TOLERANCE)

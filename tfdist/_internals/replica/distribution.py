@@ -13,6 +13,7 @@ from tensorflow.python.distribute.distribute_utils import regroup
 from tensorflow.python.distribute.values import SyncOnReadVariable
 
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
+from tfdist._internals.contract.sums import sum_error_of
 from tfdist._internals.fit.runner import StepRunner, constant
 from tfdist._internals.fit.shared_state import shared_outputs
 from tfdist._internals.processes.watch import shared_step
@@ -72,18 +73,7 @@ class ReplicaDistribution(Distribution):
             )
 
     def sum_error(self) -> float:
-        strategy: Any = self
-        replicas, ramp = self.num_replicas_in_sync, tf.range(1024, dtype=tf.float32)
-
-        def on_replica() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            number = tf.cast(context.replica_id_in_sync_group, tf.float32)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, ramp + number)
-
-        summed = tf.function(lambda: strategy.run(on_replica), autograph=False)
-        expected = ramp * replicas + replicas * (replicas - 1) / 2
-        local = strategy.experimental_local_results(summed())
-        return max(float(tf.reduce_max(tf.abs(value - expected) / (1 + tf.abs(expected)))) for value in local)
+        return sum_error_of(self)
 
     def batches(self, dataset: tf.data.Dataset, num_batches: int | None, batch_size: int | None) -> Batches:
         return ReplicaBatches(self, dataset, num_batches, batch_size)
