@@ -35,8 +35,6 @@ def _of_part(step: Step, x: tf.Tensor, axes: Sequence[int]) -> list[tf.Tensor]:
 
 def _of_all(step: Step, parts: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns what `_of_part` does, of all parts."""
-    if step.is_whole:
-        return parts
     counts, means, squares = step.of_each_part(parts)
     count = tf.reduce_sum(counts, 0)
     mean = tf.math.divide_no_nan(tf.reduce_sum(counts * means, 0), count)

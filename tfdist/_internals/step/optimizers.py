@@ -107,7 +107,8 @@ def _clipped(stock: Any) -> Any:
             total = [
                 None if one is None else context.all_reduce(tf.distribute.ReduceOp.SUM, one) for one in grads
             ]
-            return [_divided(one, context.num_replicas_in_sync) for one in stock(self, total)]
+            part = 1.0 / context.num_replicas_in_sync
+            return [None if one is None else tf.math.scalar_mul(part, one) for one in stock(self, total)]
         return stock(self, grads)
 
     return _clip_gradients
@@ -121,12 +122,6 @@ def _replica_of_own_loop() -> Any:
     """Returns the replica that this runs in by `strategy.run`, None if there is none."""
     context = tf.distribute.get_replica_context()
     return None if context is None or distribution_of(context.strategy) is None else context
-
-
-def _divided(gradient: Any, by: int) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values / by, gradient.indices, gradient.dense_shape)
-    return None if gradient is None else gradient / by
 
 
 def _summed_already(step: Step, stock: Any, optimizer: Any, grads_and_vars: Any) -> Any:
