@@ -14,6 +14,7 @@ from tfdist._internals.check import mode_of
 from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.patches import apply_patches
+from tfdist._internals.processes.memory import keep_freed_memory
 from tfdist._internals.step.repeated_rows import checked, set_repeated_rows
 from tfdist.callbacks.chief_aware import chief_aware_callbacks
 from tfdist.cluster.environments import detect_cluster
@@ -105,6 +106,7 @@ def create_strategy(
     if isinstance(strategy, Distribution):
         strategy.self_check = mode
     apply_patches()
+    keep_freed_memory()
     set_repeated_rows(strategy, rows)
     set_callback_adapter(chief_aware_callbacks)
     _warn_if_alone(name)
