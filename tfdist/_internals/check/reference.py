@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from tensorflow.python.eager import context
 
 from tfdist._internals import keras_state
 from tfdist._internals.check.one_device import OneDevice
@@ -100,11 +101,20 @@ class Reference:
         """Calls a function in a thread of its own, since this one may be in a strategy's scope."""
 
         def call() -> Any:
+            _leave_graphs_as_they_are()
             with keras_state.restored(self._state), self._device, drawn_by(self._draws):
                 return function()
 
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(call).result()
+
+
+def _leave_graphs_as_they_are() -> None:
+    """Has TensorFlow not optimize the functions that this thread calls first: that takes longer than two steps."""
+    config = context.context().config
+    config.allow_soft_placement = True
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    context.context().function_call_options = context.FunctionCallOptions(config_proto=config)
 
 
 def _disturbed(before: Values, tracked: list[Tracked], spacing: float) -> Values:

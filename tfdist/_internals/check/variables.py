@@ -56,8 +56,9 @@ class Tracked:
             return []
         found = []
         for component in self.components:
-            value = tf.cast(component, tf.float64)
-            found.append((float(tf.reduce_sum(value)), float(tf.reduce_sum(tf.abs(value)))))
+            # NumPy sums in blocks. TensorFlow would copy the whole variable as float64.
+            value = component.numpy().ravel()
+            found.append((float(value.sum(dtype=np.float64)), float(np.abs(value).sum(dtype=np.float64))))
         return found
 
 

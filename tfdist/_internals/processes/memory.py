@@ -42,7 +42,9 @@ def keep_freed_memory() -> bool:
     if not hasattr(library, "gnu_get_libc_version") or not hasattr(library, "mallopt"):
         return False
     with tf.device("CPU:0"):
-        dataset = tf.data.Dataset.from_generator(lambda: iter([0]), output_signature=tf.TensorSpec([], tf.int32))
+        dataset = tf.data.Dataset.from_generator(
+            lambda: iter([0]), output_signature=tf.TensorSpec([], tf.int32)
+        )
         for _ in dataset:
             pass
     return bool(
