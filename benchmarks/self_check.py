@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -197,22 +198,29 @@ def first_batch(smoke: bool, mode: str, fixed: bool) -> dict[str, Any]:
     return found | ({"rows": results[0].num_rows, "parts": results[0].parts} if results else {})
 
 
-def cost(smoke: bool) -> dict[str, Any]:
-    """Returns by the shape of batches what the check costs: a run with it beside one without, each in its process.
+def cost(smoke: bool, repeats: int) -> dict[str, Any]:
+    """Returns by the shape of batches what the check costs: runs with it beside runs without, each in its process.
 
-    `seconds` is what the first batch takes longer, and `compute` is that without the trace on one device.
+    `seconds` is how much longer the first batch takes, in each pair of runs, and `compute` is that without the trace on
+    one device.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for shape in ("any", "fixed"):
-        runs = {}
-        for mode in ("off", "on"):
-            command = [sys.executable, "-m", "benchmarks.self_check", "cost", "--one", mode, shape]
-            command += ["--smoke"] * smoke
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs[mode] = json.loads(done.stdout.splitlines()[-1])
-        seconds = runs["on"]["first_batch"] - runs["off"]["first_batch"]
-        compute = seconds - runs["on"]["parts"]["compile on one device"]
-        found[shape] = {"seconds": seconds, "compute": compute, **runs}
+        pairs = []
+        for _ in range(repeats):
+            runs = {}
+            for mode in ("off", "on"):
+                command = [sys.executable, "-m", "benchmarks.self_check", "cost", "--one", mode, shape]
+                command += ["--smoke"] * smoke
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs[mode] = json.loads(done.stdout.splitlines()[-1])
+            pairs.append(runs)
+        seconds = [runs["on"]["first_batch"] - runs["off"]["first_batch"] for runs in pairs]
+        traces = [runs["on"]["parts"]["compile on one device"] for runs in pairs]
+        compute = [of_pair - trace for of_pair, trace in zip(seconds, traces, strict=True)]
+        medians = {"seconds": statistics.median(seconds), "compute": statistics.median(compute)}
+        found[shape] = medians | {"runs": pairs}
+        print(f"{shape} shape of batches: {medians}", flush=True)
     return found
 
 
@@ -223,6 +231,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES))
     parser.add_argument("--jobs", type=int, default=2, help="busy processes at a time, of alarms")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of runs, of cost")
     parser.add_argument("--output", type=Path, default=harness.RESULTS)
     parser.add_argument("--one", nargs=2, metavar=("MODE", "SHAPE"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -237,7 +246,7 @@ def main(arguments: list[str]) -> None:
     elif chosen.what == "models":
         results = alarms_of_models(chosen.smoke)
     else:
-        results = cost(chosen.smoke)
+        results = cost(chosen.smoke, 1 if chosen.smoke else chosen.repeats)
     harness.write(chosen.output, f"self_check_{chosen.what}", {"results": results})
 
 
