@@ -19,8 +19,8 @@ import tensorflow as tf
 
 # The names of the options of `mallopt` in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# The limits that glibc comes to by itself if nobody sets one. Larger blocks are taken from the system, and more free memory
-# is given back.
+# The limits that glibc comes to by itself if nobody sets one: larger blocks are taken from the system, and more free
+# memory than this is given back.
 _LARGEST_KEPT = 32 << 20
 _MOST_KEPT = 64 << 20
 
