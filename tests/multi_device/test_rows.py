@@ -58,6 +58,32 @@ def test_one_row_for_a_batch_stays_one(strategy, alone, batch_size) -> None:
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=1e-5, atol=1e-6)
 
 
+def _ragged(rows: np.ndarray) -> tf.RaggedTensor:
+    return tf.RaggedTensor.from_tensor(tf.constant(rows, tf.float32), ragged_rank=1)
+
+
+@pytest.mark.parametrize("kind", [tf.sparse.from_dense, _ragged], ids=["sparse", "ragged"])
+def test_each_row_of_a_replica_that_has_one_is_predicted(alone, kind) -> None:
+    """Each replica has one row, and its shape says so; that is no row for the whole batch."""
+
+    class Sums(keras.Model):
+        def call(self, x: Any) -> Any:
+            dense = tf.sparse.to_dense(x) if isinstance(x, tf.SparseTensor) else x.to_tensor()
+            return tf.reduce_sum(tf.ensure_shape(dense, [None, None]), axis=1, keepdims=True)
+
+    def batches() -> Iterator[Any]:
+        for row in range(0, 10, 2):
+            yield (kind(ROWS[row : row + 2].astype("float32")),)
+
+    mirrored, found = create_strategy("mirrored", devices=2), []
+    for one in (alone, mirrored):
+        with one.scope():
+            model = Sums()
+            model.compile("sgd", "mse")
+        found.append(model.predict(batches(), verbose=0))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
 @pytest.fixture
 def in_float64() -> Iterator[None]:
     keras.config.set_floatx("float64")

@@ -197,9 +197,22 @@ def _of_any_rows(leaf: Any) -> Any:
 
     So an output of one row by its shape is one for the whole batch, such as a mean, and not that of one row.
     """
-    if not isinstance(leaf, tf.Tensor) or not leaf.shape.rank or leaf.shape[0] != 1 or tf.executing_eagerly():
+    if leaf is None or tf.executing_eagerly() or not leaf.shape.rank or leaf.shape[0] != 1:
         return leaf
-    return tf.compat.v1.placeholder_with_default(leaf, [None, *leaf.shape[1:]])
+    if isinstance(leaf, tf.SparseTensor):
+        rest = leaf.shape[1:]
+        inner = tf.constant(rest.as_list(), tf.int64) if rest.is_fully_defined() else leaf.dense_shape[1:]
+        shape = tf.concat([_untold(leaf.dense_shape[:1], [1]), inner], 0)
+        return tf.SparseTensor(leaf.indices, leaf.values, shape)
+    if isinstance(leaf, tf.RaggedTensor):
+        splits = _untold(leaf.row_splits, [None])
+        return tf.RaggedTensor.from_row_splits(leaf.values, splits, validate=False)
+    return _untold(leaf, [None, *leaf.shape[1:]])
+
+
+def _untold(value: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
+    """Returns a value of which tracing knows this of its shape alone, and nothing else."""
+    return tf.compat.v1.placeholder_with_default(value, shape)
 
 
 def _has_one_row(output: Any) -> bool:
