@@ -67,9 +67,12 @@ def test_each_row_of_a_replica_that_has_one_is_predicted(alone, kind) -> None:
     """Each replica has one row, and its shape says so; that is no row for the whole batch."""
 
     class Sums(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
         def call(self, x: Any) -> Any:
-            dense = tf.sparse.to_dense(x) if isinstance(x, tf.SparseTensor) else x.to_tensor()
-            return tf.reduce_sum(tf.ensure_shape(dense, [None, None]), axis=1, keepdims=True)
+            return self.dense(x.to_tensor(shape=[None, 4]) if isinstance(x, tf.RaggedTensor) else x)
 
     def batches() -> Iterator[Any]:
         for row in range(0, 10, 2):
@@ -82,6 +85,20 @@ def test_each_row_of_a_replica_that_has_one_is_predicted(alone, kind) -> None:
             model.compile("sgd", "mse")
         found.append(model.predict(batches(), verbose=0))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
+def test_a_model_that_predict_builds_leaves_nothing_for_the_next(alone) -> None:
+    """Its variables were left in a list of Keras, and the next model ended in "already initialized"."""
+    mirrored = create_strategy("mirrored", devices=2)
+    for one in (alone, mirrored):
+        with one.scope():
+            model = MeanOfBatch()
+            model.compile("sgd", "mse")
+        model.predict(ROWS.astype("float32"), batch_size=5, verbose=0)
+    with mirrored.scope():
+        model = keras.Sequential([keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    model.fit(ROWS, LABELS, verbose=0)
 
 
 @pytest.fixture

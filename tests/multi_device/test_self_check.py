@@ -15,6 +15,7 @@ import tensorflow as tf
 import tfdist
 from tfdist._internals import check
 from tfdist._internals.replica import step as replica_step
+from tfdist._internals.step.repeated_rows import set_repeated_rows
 from tfdist.errors import ConfigError, SelfCheckError
 from tfdist.strategies.mirrored import Mirrored
 
@@ -319,3 +320,29 @@ def test_variables_of_the_first_step_are_made_on_all_devices(
         strategy.self_check, strategy.random_by_row = "on", False
     for value, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-6)
+
+
+class Positions(keras.layers.Layer):
+    """Adds a row of a table to each of four features; every replica looks all of them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = keras.layers.Embedding(4, 6)
+
+    def call(self, x: Any) -> Any:
+        return x + tf.reduce_mean(self.table(tf.range(4)), axis=0)
+
+
+@pytest.mark.parametrize("repeated_rows", ["keep", "sum"])
+def test_rows_of_every_replica_in_a_step_that_is_not_compiled(mirrored, repeated_rows) -> None:
+    """Without a graph nobody can tell that one device has these rows once; so the step is refused, unless all sum."""
+    set_repeated_rows(mirrored, repeated_rows)
+    try:
+        model = network(mirrored, Positions, optimizer=lambda: keras.optimizers.Adagrad(0.1), run_eagerly=True)
+        if repeated_rows == "sum":
+            fitted(mirrored, model)
+            return
+        with pytest.raises(SelfCheckError, match=r"What it usually is: run_eagerly=True.*\nCure: compile without"):
+            fitted(mirrored, model)
+    finally:
+        set_repeated_rows(mirrored, "keep")

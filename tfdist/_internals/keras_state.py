@@ -19,7 +19,12 @@ from keras.src.utils.naming import auto_name
 
 def capture() -> dict[str, Any]:
     """Returns this thread's Keras state; the values are shared, not copied."""
-    return dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
+    state = dict(global_state.GLOBAL_STATE_TRACKER.__dict__)
+    if state.get("stateless_scope") is None:
+        # The scope that another thread opens makes the variables that are registered there. In a list that both have
+        # they would be left for this thread, which then says that they are made already.
+        state.pop("uninitialized_variables", None)
+    return state
 
 
 class _PlacedSeedGenerator(SeedGenerator):

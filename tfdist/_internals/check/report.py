@@ -82,6 +82,13 @@ def _cause(result: Result, sum_error: float) -> tuple[str, str]:
             "train_step uses gradients before they are summed over the replicas, as in tf.clip_by_global_norm.",
             "sum them first: gradients = tfdist.sum_gradients(gradients); see docs/custom-steps.md.",
         )
+    if off and result.runs_eagerly and not (failing["logs"] or result.has_own_loss or result.has_own_step):
+        return (
+            "run_eagerly=True: rows of a table that every replica looks up, such as positions, are there once on one "
+            "device, which only a compiled step can tell.",
+            "compile without run_eagerly; or, to look into the step, create_strategy(..., repeated_rows='sum'), under "
+            "which such rows are summed everywhere.",
+        )
     if off and result.has_own_loss:
         return (
             "the loss is no mean over the rows of the batch, such as a sum over it or a quotient of sums.",

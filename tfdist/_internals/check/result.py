@@ -35,6 +35,7 @@ class Result(NamedTuple):
         parts: Part of the check -> the seconds that it took.
         has_own_step: Whether the model has a `train_step` of the user's own.
         has_own_loss: Whether it has a loss that is none of Keras's.
+        runs_eagerly: Whether its step is not compiled.
     """
 
     num_rows: int
@@ -44,6 +45,7 @@ class Result(NamedTuple):
     parts: dict[str, float]
     has_own_step: bool
     has_own_loss: bool
+    runs_eagerly: bool
 
     @property
     def seconds(self) -> float:

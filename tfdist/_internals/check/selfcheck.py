@@ -106,6 +106,7 @@ def check_step(
         clock.parts,
         has_own_step,
         has_own_loss(model),
+        model.run_eagerly,
     )
 
 
