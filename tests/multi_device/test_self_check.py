@@ -96,11 +96,24 @@ def of_fixed_shape() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(rows()).batch(BATCH, drop_remainder=True)
 
 
+def several_optimizers() -> Any:
+    """Returns an optimizer that holds others, in a list and in a map."""
+    by_path = {".*kernel": keras.optimizers.SGD(0.01)}
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(default_optimizer=keras.optimizers.Adam(0.01), optimizer_map=by_path)
+    )
+
+
 RUNS: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
     "arrays": ("mirrored", {}, lambda: None),
     "several steps": ("mirrored", {"steps_per_execution": 3}, lambda: None),
     "unknown length": ("mirrored", {"steps_per_execution": 3}, unknown_length),
     "fixed shape": ("mirrored", {}, of_fixed_shape),
+    "several optimizers, eagerly": (
+        "mirrored",
+        {"optimizer": several_optimizers, "run_eagerly": True},
+        lambda: None,
+    ),
     "fed": ("fed", {}, lambda: None),
     "mesh": ("mesh", {}, lambda: None),
 }
@@ -338,11 +351,15 @@ def test_rows_of_every_replica_in_a_step_that_is_not_compiled(mirrored, repeated
     """Without a graph nobody can tell that one device has these rows once; so the step is refused, unless all sum."""
     set_repeated_rows(mirrored, repeated_rows)
     try:
-        model = network(mirrored, Positions, optimizer=lambda: keras.optimizers.Adagrad(0.1), run_eagerly=True)
+        model = network(
+            mirrored, Positions, optimizer=lambda: keras.optimizers.Adagrad(0.1), run_eagerly=True
+        )
         if repeated_rows == "sum":
             fitted(mirrored, model)
             return
-        with pytest.raises(SelfCheckError, match=r"What it usually is: run_eagerly=True.*\nCure: compile without"):
+        with pytest.raises(
+            SelfCheckError, match=r"What it usually is: run_eagerly=True.*\nCure: compile without"
+        ):
             fitted(mirrored, model)
     finally:
         set_repeated_rows(mirrored, "keep")

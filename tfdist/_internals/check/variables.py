@@ -70,7 +70,7 @@ def optimizers_of(model: keras.Model) -> list[Any]:
         if isinstance(value, BaseOptimizer):
             if id(value) not in found:
                 found[id(value)] = value
-                look(list(vars(value).values()), 1)
+                look(list(vars(value).values()), 2)  # Keras's MultiOptimizer has a list of them
         elif isinstance(value, Mapping) and depth:
             look(list(value.values()), depth - 1)
         elif isinstance(value, list | tuple | set) and depth:
