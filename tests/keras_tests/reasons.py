@@ -39,7 +39,7 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         "test_internal_only_loss",
-        "The model adds a sum over the rows as its loss, and a part of it on each replica; the self check refuses that.",
+        "The model adds a sum over the rows as its loss, of which each replica has a part; the check refuses that.",
         ("mirrored",),
     ),
     Reason(

@@ -70,3 +70,24 @@ def test_a_mesh_has_no_pieces_for_a_loop() -> None:
     ):
         with pytest.raises(UnsupportedError, match="train_step of a keras.Model, and call fit"):
             call()
+
+
+def test_a_tape_in_a_compiled_function_of_no_step_is_told_what_to_write() -> None:
+    """Keras says "No gradients provided" there. Without tf.function the same step trains."""
+    strategy = tfdist.create_strategy("mesh", mesh={"batch": 2})
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+
+    def step(inputs: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(inputs))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    before = model.get_weights()
+    with pytest.raises(UnsupportedError, match="kernel.*Write the step as the model's train_step"):
+        tf.function(step, autograph=False)(tf.ones((4, 3)))
+    step(tf.ones((4, 3)))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old - 2.0, rtol=1e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import interleaved, ratio, summary
+from benchmarks.self_check import SMOKE_CASES
 from tfdist.parity.processes import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,18 @@ def test_smoke_run_writes_results(name: str, tmp_path: Path, monkeypatch: pytest
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / f"{name}.json").read_text())
     assert results["environment"]["tensorflow"]
+
+
+@pytest.mark.slow
+@pytest.mark.wide
+def test_cases_that_once_raised_a_false_alarm_raise_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    asked = ["alarms", "--smoke", "--topologies", "mirrored_2", "--output", str(tmp_path)]
+    command = ["-m", "benchmarks.self_check", *asked]
+    done = run_python(command, tmp_path, limit_s=400, environment={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "self_check_alarms.json").read_text())["results"]["mirrored_2"]
+    assert found["cases"] >= len(SMOKE_CASES)
+    assert not found["alarms"]

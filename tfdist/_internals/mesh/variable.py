@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.dtensor.python import d_variable
 from tensorflow.experimental import dtensor
+from tensorflow.python.eager import record
 
 from tfdist._internals.fit.agreement.digests import AS_SET, digest_of
 from tfdist._internals.processes.coordination import barrier
@@ -133,6 +134,12 @@ class MeshVariable(d_variable.DVariable):
         # since DTensor refuses to mix both. In a step, the gradient is scattered back to the pieces. A function that is
         # not of the mesh, such as `generate` of KerasHub, gets a value of the host whenever it runs.
         if not tf.executing_eagerly() and dtensor.get_default_mesh() is None:
+            if self.trainable and record.could_possibly_record():
+                raise UnsupportedError(
+                    f"a GradientTape follows {self.name!r}, a variable of a mesh, in a tf.function of your own, which "
+                    "is no program of the mesh. Write the step as the model's train_step and call fit, or call it "
+                    "without tf.function; docs/custom-steps.md shows such steps."
+                )
             return tf.ensure_shape(tf.py_function(self.read_value, [], self.dtype), self.shape)
         value = super()._read_variable_op(*args, **kwargs)
         if tf.executing_eagerly():
