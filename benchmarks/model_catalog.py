@@ -42,8 +42,6 @@ APPLICATIONS: dict[str, Callable[[], tuple[Build, Data]]] = {
     "EfficientNetB0": lambda: _application("EfficientNetB0", 32),
     "EfficientNetV2B0": lambda: _application("EfficientNetV2B0", 32),
     "DenseNet121": lambda: _application("DenseNet121", 32),
-    "NASNetMobile": lambda: _application("NASNetMobile", 32),
-    "InceptionResNetV2": lambda: _application("InceptionResNetV2", 75),
 }
 
 _SHAPE = {"num_layers": 2, "hidden_dim": 8, "intermediate_dim": 16}
