@@ -50,16 +50,21 @@ class Tracked:
         for index, component in enumerate(self.components):
             component.assign(values[index if self.is_sum else 0])
 
-    def fingerprints(self) -> list[tuple[float, float]]:
-        """Returns two sums of each copy, which are alike if the copies are; nothing for what is no copy."""
+    @property
+    def copies_differ(self) -> bool:
+        """Whether the components are copies, and are not alike but for the last digits."""
         if self.is_sum or len(self.components) < 2 or not self.components[0].dtype.is_floating:
-            return []
-        found = []
-        for component in self.components:
-            # NumPy sums in blocks. TensorFlow would copy the whole variable as float64.
-            value = component.numpy().ravel()
-            found.append((float(value.sum(dtype=np.float64)), float(np.abs(value).sum(dtype=np.float64))))
-        return found
+            return False
+        first, *others = (component.numpy() for component in self.components)
+        return any(not (np.array_equal(first, other) or _are_alike(first, other)) for other in others)
+
+
+def _are_alike(first: np.ndarray, other: np.ndarray) -> bool:
+    found, expected = (
+        [float(value.sum(dtype=np.float64)), float(np.abs(value).sum(dtype=np.float64))]
+        for value in (first, other)
+    )
+    return np.allclose(found, expected, rtol=1e-9, atol=1e-30, equal_nan=True)
 
 
 def optimizers_of(model: keras.Model) -> list[Any]:
