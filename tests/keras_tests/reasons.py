@@ -48,7 +48,7 @@ REASONS: tuple[Reason, ...] = (
         ("mirrored",),
     ),
     Reason(
-        "test_fit_sparse_tf_eager",
+        "test_fit_sparse_(scipy|tf)_eager",
         "Where nothing is compiled it is not known which rows one device would have once; the self check refuses that.",
         ("mirrored",),
     ),
