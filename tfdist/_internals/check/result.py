@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import tree
 
-from tfdist._internals.check.compare import Difference, FourValues, of_change, of_logs, size
+from tfdist._internals.check.compare import Difference, Runs, Sizes, of_change, of_logs, sizes_of
 from tfdist._internals.check.reference import Outcome
 from tfdist._internals.check.variables import METRIC, SLOT, STATE, WEIGHT, Tracked, Values
 
@@ -61,76 +62,87 @@ class Result(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """The variables of a step before it, after it on all devices, and after it on one device, twice."""
+    """The variables of a step before it, after it on all devices, and after it on one device, twice.
+
+    Attributes:
+        tracked: The variables.
+        before: Their values before the step.
+        found: What it left on all devices.
+        expected: What it left on one device.
+        start: The values before the disturbed step.
+        disturbed: What the disturbed step left on one device.
+        differing: Variables whose copies on the replicas are not alike.
+    """
 
     tracked: list[Tracked]
     before: Values
     found: Outcome
     expected: Outcome
+    start: Values
     disturbed: Outcome
     differing: list[str]
 
+    def sizes(self) -> list[Sizes]:
+        """Returns the sizes of each variable."""
 
-def compared(outcomes: Outcomes, precision: str) -> tuple[dict[str, list[Difference]], list[str]]:
+        def of_one(one: Tracked) -> Sizes:
+            runs = self.before, self.found.values, self.expected.values, self.start, self.disturbed.values
+            return sizes_of(Runs(*(np.asarray(values[one.path]) for values in runs)))
+
+        # NumPy lets other threads work meanwhile.
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(of_one, self.tracked))
+
+
+def compared(
+    outcomes: Outcomes, sizes: list[Sizes], precision: str
+) -> tuple[dict[str, list[Difference]], list[str]]:
     """Returns the differences by role, and the variables whose change is rounding alone."""
-    tracked, before, found, expected, disturbed, _ = outcomes
     differences: dict[str, list[Difference]] = {role: [] for role in ("logs", WEIGHT, SLOT, STATE, METRIC)}
-    differences["logs"] = of_logs(found.logs, expected.logs, disturbed.logs, precision)
-    slots = [one.path for one in tracked if one.role == SLOT and _is_real(before[one.path])]
-    largest = max((size(_change(path, before, expected)) for path in slots), default=0.0)
+    found, expected, disturbed = (
+        outcome.logs for outcome in (outcomes.found, outcomes.expected, outcomes.disturbed)
+    )
+    differences["logs"] = of_logs(found, expected, disturbed, precision)
+    pairs = list(zip(outcomes.tracked, sizes, strict=True))
+    changes = [size.change for one, size in pairs if one.role == SLOT and not size.exact]
     unjudged = []
-    for one in tracked:
-        path = one.path
+    for one, size in pairs:
         # The sum of an accumulator is that of gradients, which the update shows. Keras counts the losses of several
         # outputs by rows or by steps, as it knows the shape; their means are logs.
-        if (one.is_sum and "accumulator" in path) or path.startswith("compile_loss/"):
+        if (one.is_sum and "accumulator" in one.path) or one.path.startswith("compile_loss/"):
             continue
-        difference = of_change(
-            path,
-            FourValues(
-                *(values[path] for values in (before, found.values, expected.values, disturbed.values))
-            ),
-            precision,
-            _SMALL * largest if one.role == SLOT else 0.0,
-        )
+        floor = _SMALL * max(changes, default=0.0) if one.role == SLOT else 0.0
+        difference = of_change(one.path, size, precision, floor)
         if difference is None:
-            unjudged.append(path)
+            unjudged.append(one.path)
         else:
             differences[one.role].append(difference)
     return differences, unjudged
 
 
-def is_random(outcomes: Outcomes, again: Callable[[], Outcome]) -> bool:
+def is_random(outcomes: Outcomes, sizes: list[Sizes], again: Callable[[], Outcome]) -> bool:
     """Returns whether two equal runs on one device differ.
 
     Args:
         outcomes: What the runs left.
+        sizes: Those of the outcomes.
         again: Runs the step on one device once more.
     """
-    return _noise(outcomes, outcomes.disturbed) > _SUSPICIOUS and _noise(outcomes, again()) > _RANDOM
+    if _noise(outcomes, sizes) <= _SUSPICIOUS:
+        return False
+    return _noise(outcomes, outcomes._replace(start=outcomes.before, disturbed=again()).sizes()) > _RANDOM
 
 
-def _noise(outcomes: Outcomes, other: Outcome) -> float:
-    """Returns how much the changes of the weights differ between two runs on one device, relative to their size."""
-    before, expected = outcomes.before, outcomes.expected
-    weights = [one.path for one in outcomes.tracked if one.role == WEIGHT and _is_real(before[one.path])]
-    change = sum(_squares(_change(path, before, expected)) for path in weights)
-    noise = sum(_squares(_change(path, expected.values, other)) for path in weights)
+def _noise(outcomes: Outcomes, sizes: list[Sizes]) -> float:
+    """Returns how far the changes of the weights in the disturbed run are off, relative to their size."""
+    weights = [
+        size
+        for one, size in zip(outcomes.tracked, sizes, strict=True)
+        if one.role == WEIGHT and not size.exact and math.isfinite(size.noise)
+    ]
+    change = sum(size.change**2 * size.numbers for size in weights)
+    noise = sum(size.noise**2 * size.numbers for size in weights)
     return math.sqrt(noise / change) if change else 0.0
-
-
-def _squares(values: np.ndarray) -> float:
-    return size(values) ** 2 * values.size
-
-
-def _is_real(value: np.ndarray) -> bool:
-    return value.size > 0 and np.issubdtype(value.dtype, np.floating)
-
-
-def _change(path: str, before: Values, after: Outcome) -> np.ndarray:
-    change = after.values[path] - before[path]
-    # An infinite change is one of both, and says nothing here.
-    return change if math.isfinite(size(change)) else np.nan_to_num(change, posinf=0.0, neginf=0.0)
 
 
 def has_own_loss(model: keras.Model) -> bool:

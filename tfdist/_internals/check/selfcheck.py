@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdist._internals.check.reference import Outcome, Reference
+from tfdist._internals.check.compare import Sizes
+from tfdist._internals.check.reference import Outcome, Reference, disturbed
 from tfdist._internals.check.result import (
     OWN_TRACE,
     Outcomes,
@@ -90,13 +91,12 @@ def check_step(
     clock.end("take rows")
     with _same_random_state() as keep_state:
         draws = RowsOfReplicas(sample.sizes, sample.padded_size, distribution.random_by_row)
-        outcomes = _both(distribution, model, sample, program, draws, keep_state, clock)
+        outcomes, sizes = _both(distribution, model, sample, program, draws, keep_state, clock)
         if draws.unlike:
             with drawing_by_row() as by_row:
                 draws = RowsOfReplicas(sample.sizes, sample.padded_size, True)
-                outcomes = _both(distribution, model, sample, by_row, draws, keep_state, clock)
-    differences, unjudged = compared(outcomes, precision_of(model))
-    clock.end("compare")
+                outcomes, sizes = _both(distribution, model, sample, by_row, draws, keep_state, clock)
+    differences, unjudged = compared(outcomes, sizes, precision_of(model))
     has_own_step = not type(model).train_step.__module__.startswith("keras.")
     return Result(
         sample.num_rows,
@@ -123,7 +123,7 @@ def _both(
     draws: RowsOfReplicas,
     keep_state: Callable[[], None],
     clock: Clock,
-) -> Outcomes:
+) -> tuple[Outcomes, list[Sizes]]:
     """Does the step by all devices, then by one, and puts all state back."""
     reference = Reference(distribution, model, sample, draws)
     problem: Exception | None = None
@@ -151,10 +151,15 @@ def _both(
         differing = [one.path for one in tracked if one.copies_differ]
         clock.end("read and write")
         try:
-            expected, disturbed = reference.run_twice(before, tracked, precision_of(model))
-            clock.end("two steps of one device")
-            outcomes = Outcomes(tracked, before, found, expected, disturbed, differing)
-            if not draws.unlike and is_random(outcomes, lambda: reference.run(before, tracked)):
+            expected = reference.run(before, tracked)
+            clock.end("first step of one device")
+            start = disturbed(before, tracked, precision_of(model))
+            again = reference.run(start, tracked)
+            clock.end("second step of one device")
+            outcomes = Outcomes(tracked, before, found, expected, start, again, differing)
+            sizes = outcomes.sizes()
+            clock.end("compare")
+            if not draws.unlike and is_random(outcomes, sizes, lambda: reference.run(before, tracked)):
                 raise CannotCheckError(
                     "two runs of it on one device differ, as with random numbers of its own (tf.random)"
                 )
@@ -164,7 +169,7 @@ def _both(
             for one, values in zip(tracked, kept, strict=True):
                 one.write(values)
     clock.end("read and write")
-    return outcomes
+    return outcomes, sizes
 
 
 def precision_of(model: keras.Model) -> str:
@@ -199,12 +204,12 @@ def _same_random_state() -> Iterator[Callable[[], None]]:
 def _totals(
     distribution: Distribution,
     tracked: list[Tracked],
-    read: list[list[np.ndarray]],
+    read: list[list[tf.Tensor]],
     with_accumulators: bool = False,
 ) -> Values:
     """Returns each variable's value: of copies the first, and of parts, as those of metrics, their sum or mean."""
-    values = {
-        one.path: sum(parts[1:], start=parts[0]) if one.is_sum and parts[0].dtype != bool else parts[0]
+    values: Values = {
+        one.path: sum(map(np.asarray, parts)) if one.is_sum and parts[0].dtype != tf.bool else parts[0]
         for one, parts in zip(tracked, read, strict=True)
     }
     divided = [one for one in tracked if one.is_sum and (with_accumulators or "accumulator" not in one.path)]

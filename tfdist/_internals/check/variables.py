@@ -15,7 +15,8 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 # What a variable is to the training, in the order in which a report names them.
 WEIGHT, STATE, SLOT, METRIC = "weight", "state", "optimizer", "metric"
 
-Values = dict[str, np.ndarray]
+# By path: arrays, or tensors in host memory, which are written back without a copy.
+Values = dict[str, Any]
 
 
 class Tracked:
@@ -40,12 +41,13 @@ class Tracked:
         # Of a metric that says so, their mean is.
         self.is_mean = self.is_sum and role == METRIC and keras_variable.aggregation == "mean"
 
-    def read(self) -> list[np.ndarray]:
-        """Returns the value of each component, or one value if all are copies."""
-        read = self.components if self.is_sum else self.components[:1]
-        return [np.asarray(component.numpy()) for component in read]
+    def read(self) -> list[tf.Tensor]:
+        """Returns the value of each component, or one value if all are copies; in host memory."""
+        # Of copies the last, since the first is soon written by one device, which then finds the memory free.
+        read = self.components if self.is_sum else self.components[-1:]
+        return [value_of(component) for component in read]
 
-    def write(self, values: list[np.ndarray]) -> None:
+    def write(self, values: list[tf.Tensor]) -> None:
         """Sets what `read` returned."""
         for index, component in enumerate(self.components):
             component.assign(values[index if self.is_sum else 0])
@@ -55,8 +57,14 @@ class Tracked:
         """Whether the components are copies, and are not alike but for the last digits."""
         if self.is_sum or len(self.components) < 2 or not self.components[0].dtype.is_floating:
             return False
-        first, *others = (component.numpy() for component in self.components)
+        first, *others = (np.asarray(value_of(component)) for component in self.components)
         return any(not (np.array_equal(first, other) or _are_alike(first, other)) for other in others)
+
+
+def value_of(variable: Any) -> tf.Tensor:
+    """Returns the value of a variable in host memory. That is no copy on a CPU, where updates then write elsewhere."""
+    with tf.device("CPU:0"):
+        return tf.identity(variable.numpy() if hasattr(variable, "device_bytes") else variable.read_value())
 
 
 def _are_alike(first: np.ndarray, other: np.ndarray) -> bool:
