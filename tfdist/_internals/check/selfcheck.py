@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def check_step(
     except UnsupportedError as error:
         raise CannotCheckError(str(error)) from error
     clock.end("take rows")
-    with _same_random_state() as keep_state:
+    with _same_random_state() as keep_state, _garbage_kept():
         draws = RowsOfReplicas(sample.sizes, sample.padded_size, distribution.random_by_row)
         outcomes, sizes = _both(distribution, model, sample, program, draws, keep_state, clock)
         if draws.unlike:
@@ -179,6 +180,18 @@ def precision_of(model: keras.Model) -> str:
         if precision in found:
             return precision
     return "float32"
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Has Python not look for garbage, which while two steps are traced takes longer than a step."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager
