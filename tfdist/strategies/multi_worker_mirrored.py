@@ -12,7 +12,12 @@ import tensorflow as tf
 
 from tfdist._internals.processes import coordination
 from tfdist._internals.processes.start import begin_together, join_cluster, start_cluster
-from tfdist._internals.replica.extended import MultiWorkerExtended, next_collective_key_base
+from tfdist._internals.processes.watch import shared_step
+from tfdist._internals.replica.extended import (
+    CollectiveOptions,
+    MultiWorkerExtended,
+    next_collective_key_base,
+)
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.cluster.worker_devices import devices_per_worker as devices_from_environment
@@ -37,7 +42,8 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         devices_per_worker: Devices of each process: GPUs if the host has any, otherwise logical CPU devices. None means
             the number that `tfdist launch --devices-per-worker` gave, or without it all GPUs, or one CPU.
         communication: `"auto"`, `"ring"` or `"nccl"`.
-        timeout_s: Seconds that a collective, the start-up or a meeting of the processes may wait.
+        timeout_s: Seconds that a step, the start-up or a meeting of the processes may wait for a process. A step in
+            which all of them are may take ten times as long, since TensorFlow compiles the first.
         random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
@@ -71,9 +77,7 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         join_cluster(cluster, timeout_s)
         start_cluster(cluster, timeout_s)
         self._collective_key_base = next_collective_key_base()
-        options = tf.distribute.experimental.CommunicationOptions(
-            implementation=_IMPLEMENTATIONS[communication], timeout_seconds=timeout_s
-        )
+        options = CollectiveOptions(implementation=_IMPLEMENTATIONS[communication], timeout_seconds=timeout_s)
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({job: list(addresses) for job, addresses in cluster.training_jobs.items()}),
             task_type=cluster.task_type,
@@ -115,7 +119,8 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
             is_first = context.replica_id_in_sync_group % len(self.extended.worker_devices) == 0
             return array if is_first else array[:0]
 
-        gathered = self._gathered(self.experimental_distribute_values_from_function(piece))
+        with shared_step("sum"):
+            gathered = self._gathered(self.experimental_distribute_values_from_function(piece))
         whole = self.experimental_local_results(gathered)[0].numpy()
         return np.split(whole, np.cumsum(sizes)[:-1])
 

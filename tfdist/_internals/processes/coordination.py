@@ -32,6 +32,11 @@ def set_default_timeout(timeout_s: float) -> None:
     _default_timeout_s = timeout_s
 
 
+def default_timeout() -> float:
+    """Returns how many seconds a meeting of the processes waits if its caller gives no time."""
+    return _default_timeout_s
+
+
 def all_gather_json(name: str, value: Any, timeout_s: float | None = None) -> list[Any]:
     """Returns the JSON-able `value` of every process, in the order of their indices.
 

@@ -1,5 +1,7 @@
 """Watches over a process that waits for the others in a step, where its main thread is in TensorFlow and cannot look.
 
+It is also the limit of such a wait. TensorFlow's own limit of a collective costs a sleeping thread for each execution.
+
 The heartbeats of the coordination service would find a dead process too, but not tell it from one that is stopped for a
 moment. So they have the limit of the strategy, and the watch finds the dead: nobody listens at their address any more.
 """
@@ -8,15 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tfdist._internals.processes import news
-from tfdist._internals.processes.coordination import report_failure
-from tfdist._internals.processes.place import HERE, in_step
+from tfdist._internals.processes.coordination import default_timeout, report_failure
+from tfdist._internals.processes.place import HERE, Place, in_step
 from tfdist._internals.processes.roll_call import (
     GONE,
     contradiction,
@@ -29,6 +32,8 @@ from tfdist.errors import WorkerError
 from tfdist.process import num_processes, process_index
 
 _EVERY_S = 2.0
+# If all processes are in the same step, nobody is missing, and they may be compiling it. So it has so many limits.
+_LIMITS_OF_ALL = 10
 
 # What TensorFlow's collectives and its service raise where another process is the cause.
 _OF_OTHERS = (
@@ -55,16 +60,39 @@ def end_watch() -> None:
 
 def _watch() -> None:
     while not _over.wait(_EVERY_S):
-        if not HERE.waits or time.monotonic() - HERE.since_s < _EVERY_S or news.failure() is not None:
+        waits, waited_s = HERE.waits, time.monotonic() - HERE.since_s
+        if not waits or waited_s < _EVERY_S:
             continue
-        # In a meeting the main thread asks by itself.
-        reason = of_ended() if HERE.waits == "meeting" else contradiction(news.ask_places(fresh_s=_EVERY_S))
-        # Each process looks at the next one, so that each has one that looks at it.
-        neighbour = (process_index() + 1) % num_processes()
-        if reason is None and neighbour not in news.ended() and is_gone(neighbour):
-            reason = f"worker {neighbour} {GONE}. Look at the end of its output first."
+        if news.failure() is not None:
+            # The service ends the collectives of all processes, but not if it is in the process that is stopped.
+            if waits != "meeting":
+                context.context().abort_collective_ops(tf.errors.ABORTED, str(news.failure()))
+            continue
+        reason = _reason(waits, waited_s)
         if reason is not None:
             report_failure(reason)
+
+
+def _reason(waits: str, waited_s: float) -> str | None:
+    """Returns why this process need not wait any longer, None if it may."""
+    if waits == "meeting":  # there the main thread asks by itself
+        reason = of_ended()
+    else:
+        places = news.ask_places(fresh_s=_EVERY_S)
+        reason = contradiction(places) or _overdue(waits, waited_s, places)
+    # Each process looks at the next one, so that each has one that looks at it.
+    neighbour = (process_index() + 1) % num_processes()
+    if reason is None and neighbour not in news.ended() and is_gone(neighbour):
+        reason = f"worker {neighbour} {GONE}. Look at the end of its output first."
+    return reason
+
+
+def _overdue(waits: str, waited_s: float, places: Mapping[int, Place | None]) -> str | None:
+    limit_s = default_timeout()
+    missing = any(place is None or place.num_steps < HERE.num_steps for place in places.values())
+    if waited_s < limit_s * (1 if missing else _LIMITS_OF_ALL):
+        return None
+    return f"a {waits} took longer than timeout_s={limit_s:g}: {who_is_missing()}"
 
 
 @contextmanager

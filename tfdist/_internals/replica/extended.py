@@ -15,8 +15,9 @@ import itertools
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.distribute import collective_all_reduce_strategy, mirrored_strategy
+from tensorflow.python.distribute import collective_all_reduce_strategy, collective_util, mirrored_strategy
 
+from tfdist._internals.processes.place import HERE
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.variables import SummedVariable, of_replicas
 
@@ -60,10 +61,27 @@ class MirroredExtended(ReplicaLocalUpdates, mirrored_strategy.MirroredExtended):
     """One process, several devices."""
 
 
+class CollectiveOptions(collective_util.Options):
+    """Gives collectives a limit of time only where nobody watches over them.
+
+    For each execution of a collective with a limit TensorFlow starts a thread that sleeps until the limit. At ten steps
+    a second and 300 s that is thousands of threads in each process, and the process ends when the system has no more.
+    The steps of `fit`, `evaluate` and `predict` have the limit of `processes.watch`.
+    """
+
+    def merge(self, options: Any) -> Any:
+        merged = super().merge(options)
+        if HERE.waits in ("step", "sum"):
+            merged.timeout_seconds = 0.0
+        return merged
+
+
 class MultiWorkerExtended(ReplicaLocalUpdates, collective_all_reduce_strategy.CollectiveAllReduceExtended):
     """Several processes with the same number of devices each."""
 
-    def __init__(self, strategy: Any, resolver: Any, options: Any, devices_per_worker: int | None) -> None:
+    def __init__(
+        self, strategy: Any, resolver: Any, options: CollectiveOptions, devices_per_worker: int | None
+    ) -> None:
         self._devices_per_worker = devices_per_worker
         super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
 
