@@ -40,7 +40,7 @@ with strategy.scope():
 
 class Fault(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2 and process_index() == 1:
+        if epoch == 2 and process_index() == {who}:
             (here / "fault").touch()
             self.happen()
 
@@ -71,11 +71,12 @@ def start(
     after: str = "",
     strategy: str = "multi_worker_mirrored",
     timeout_s: float = 10,
+    who: int = 1,
 ) -> ProcessGroup:
-    """Starts two workers of which the second meets `fault` in its third epoch."""
+    """Starts two workers of which one, the second if not told otherwise, meets `fault` in its third epoch."""
     script = folder / "train.py"
     text = SCRIPT.format(
-        fault=fault, epochs=epochs, after=after, strategy=STRATEGIES[strategy], timeout_s=timeout_s
+        fault=fault, epochs=epochs, after=after, strategy=STRATEGIES[strategy], timeout_s=timeout_s, who=who
     )
     script.write_text(text)
     logs = [folder / f"log.{index}.txt" for index in range(2)]
@@ -197,6 +198,33 @@ def test_stopped(tmp_path):
     assert codes[1] is None
     assert codes[0] not in (None, 0), log(tmp_path, 0)[-2000:]
     assert "worker 1 does not answer: its process or its machine is stopped" in log(tmp_path, 0)
+
+
+@pytest.mark.wide
+def test_chief_stopped(tmp_path):
+    """The service that ends the collectives of all is in the process that is stopped."""
+    group = start(tmp_path, fault="os.kill(os.getpid(), signal.SIGSTOP)", who=0)
+    wait_for_fault(group, tmp_path)
+    deadline = time.monotonic() + 60  # TensorFlow's own end waits for the service too
+    while group.poll()[1] is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    codes = group.wait(0)
+    assert codes[1] not in (None, 0), log(tmp_path, 1)[-2000:]
+    assert "worker 0 does not answer: its process or its machine is stopped" in log(tmp_path, 1)
+
+
+def test_steps_leave_no_threads(tmp_path):
+    """Stock's limit of a collective is a thread for each execution, which sleeps until the limit."""
+    after = """
+threads = len(os.listdir("/proc/self/task"))
+model.fit(*rows, batch_size=8, epochs=50, verbose=0)
+model.evaluate(*rows, batch_size=8, verbose=0)
+model.predict(rows[0], batch_size=8, verbose=0)
+print("more threads:", len(os.listdir("/proc/self/task")) - threads)
+"""
+    assert start(tmp_path, epochs="3", after=after, timeout_s=300).wait(START_LIMIT_S) == [0, 0]
+    more = re.search(r"more threads: (-?\d+)", log(tmp_path, 0))
+    assert more and int(more[1]) < 40, log(tmp_path, 0)[-2000:]
 
 
 @either_strategy
