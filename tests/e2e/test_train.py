@@ -230,7 +230,9 @@ def test_evaluate_and_predict_on_a_mesh(text_run, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert ".cc:" not in done.stderr and "absl" not in done.stderr
+        # On some processors oneDNN has a word of its own in the middle of the run.
+        lines = [line for line in done.stderr.splitlines() if "oneDNN supports" not in line]
+        assert not [line for line in lines if ".cc:" in line or "absl" in line]
         outputs.append(done.stdout)
     metrics = json.loads((text_run / "metrics.json").read_text())["test"]
     assert f"test accuracy {metrics['accuracy']:.4f}, test loss {metrics['loss']:.4f}" in outputs[0]

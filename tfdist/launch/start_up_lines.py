@@ -21,6 +21,7 @@ _HEAD = r"(?:[IWEF]\d{4} [\d:.]+ +\d+ |\d{4}-\d\d-\d\d [\d:.]+: [IWEF] )(?:\S*/)
 _SAID = (
     r"cudart_stub\.cc:\d+\] Could not find cuda drivers on your machine",
     r"port\.cc:\d+\] oneDNN custom operations are on",
+    r"util\.cc:\d+\] oneDNN supports DT_\w+ only on platforms with AVX-512",
     r"cpu_feature_guard\.cc:\d+\] This TensorFlow binary is optimized to use available CPU instructions",
     r"cuda_(?:fft|dnn|blas)\.cc:\d+\] Unable to register cu(?:FFT|DNN|BLAS) factory",
     r"computation_placer\.cc:\d+\] computation placer already registered",

@@ -114,9 +114,12 @@ def causes_named() -> Iterator[None]:
         if num_processes() == 1 or not _is_of_others(error):
             raise
         try:
-            _wait_for_news()
+            _wait_for_news(0.5)
             raise_failure()
             reason = who_is_missing()
+            # One whose step was broken off at once, as by sums of other shapes, has left it, and is about to say why.
+            _wait_for_news(2.0)
+            raise_failure()
         except WorkerError as known:
             raise known from error
         raise WorkerError(
@@ -130,7 +133,7 @@ def _is_of_others(error: tf.errors.OpError) -> bool:
     return told or isinstance(error, tf.errors.UnavailableError)
 
 
-def _wait_for_news() -> None:
+def _wait_for_news(limit_s: float) -> None:
     begin = time.monotonic()
-    while news.failure() is None and time.monotonic() - begin < 0.5:
+    while news.failure() is None and time.monotonic() - begin < limit_s:
         time.sleep(0.05)
