@@ -43,8 +43,7 @@ class Tracked:
 
     def read(self) -> list[tf.Tensor]:
         """Returns the value of each component, or one value if all are copies; in host memory."""
-        # Of copies the last, since the first is soon written by one device, which then finds the memory free.
-        read = self.components if self.is_sum else self.components[-1:]
+        read = self.components if self.is_sum else self.components[:1]
         return [value_of(component) for component in read]
 
     def write(self, values: list[tf.Tensor]) -> None:
