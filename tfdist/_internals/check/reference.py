@@ -114,11 +114,11 @@ def disturbed(before: Values, tracked: list[Tracked], precision: str) -> Values:
     for one in tracked:
         value = np.asarray(before[one.path])
         if one.role == WEIGHT and np.issubdtype(value.dtype, np.floating):
-            found[one.path] = _off(value, spacing)
+            found[one.path] = _moved(value, spacing)
     return found
 
 
-def _off(value: np.ndarray, spacing: float) -> np.ndarray:
+def _moved(value: np.ndarray, spacing: float) -> np.ndarray:
     """Returns numbers that are off by a part of their size, half of them up and half down."""
     signs = np.random.default_rng(0).choice([1.0 - spacing, 1.0 + spacing], 4093).astype(value.dtype)
     flat, off = value.ravel(), np.empty(value.size, value.dtype)

@@ -99,20 +99,19 @@ def compared(
 ) -> tuple[dict[str, list[Difference]], list[str]]:
     """Returns the differences by role, and the variables whose change is rounding alone."""
     differences: dict[str, list[Difference]] = {role: [] for role in ("logs", WEIGHT, SLOT, STATE, METRIC)}
-    found, expected, disturbed = (
-        outcome.logs for outcome in (outcomes.found, outcomes.expected, outcomes.disturbed)
+    differences["logs"] = of_logs(
+        outcomes.found.logs, outcomes.expected.logs, outcomes.disturbed.logs, precision
     )
-    differences["logs"] = of_logs(found, expected, disturbed, precision)
     pairs = list(zip(outcomes.tracked, sizes, strict=True))
-    changes = [size.change for one, size in pairs if one.role == SLOT and not size.exact]
+    slots = [size.change for one, size in pairs if one.role == SLOT and not size.exact]
+    floors = {SLOT: _SMALL * max(slots, default=0.0)}
     unjudged = []
     for one, size in pairs:
         # The sum of an accumulator is that of gradients, which the update shows. Keras counts the losses of several
         # outputs by rows or by steps, as it knows the shape; their means are logs.
         if (one.is_sum and "accumulator" in one.path) or one.path.startswith("compile_loss/"):
             continue
-        floor = _SMALL * max(changes, default=0.0) if one.role == SLOT else 0.0
-        difference = of_change(one.path, size, precision, floor)
+        difference = of_change(one.path, size, precision, floors.get(one.role, 0.0))
         if difference is None:
             unjudged.append(one.path)
         else:

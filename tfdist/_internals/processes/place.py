@@ -20,6 +20,9 @@ from typing import Any, Literal
 _LIBRARIES = ("site-packages", "dist-packages", str(Path(threading.__file__).parent), "<")
 _OWN = str(Path(__file__).parents[2])
 
+# What all processes compute together.
+STEPS = ("step", "sum")
+
 
 @dataclass
 class Call:
@@ -70,7 +73,7 @@ class Place:
             return "at the end of its program"
         if self.waits == "step" and self.calls:
             text = f"in step {self.calls[-1].num_steps} of {calls}"
-        elif self.waits in ("step", "sum"):
+        elif self.waits in STEPS:
             text = f"in a {self.waits} over all workers" + (f" in {calls}" if calls else "")
         elif self.waits == "meeting":
             text = f"at {self.meeting.rpartition('/')[2]!r}" + (f" in {calls}" if calls else "")

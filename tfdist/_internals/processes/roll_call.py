@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tfdist._internals.processes import news
-from tfdist._internals.processes.place import HERE, Place
+from tfdist._internals.processes.place import HERE, STEPS, Place
 from tfdist.errors import WorkerError
 from tfdist.process import process_index
 
@@ -21,8 +21,6 @@ _ASK_AFTER_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 GONE = "has ended without a word: it was killed, crashed, or called os._exit"
 
 _ROWS = "Their batches have different numbers of rows. Give every worker the same global batches."
-
-_STEPS = ("step", "sum")
 
 _CURE = (
     "All workers must make the same calls: fit, evaluate, predict, and whatever saves or reads weights that are split "
@@ -66,7 +64,7 @@ def _between(index: int, place: Place, other: int, there: Place) -> str | None:
     """Returns why a process that waits will never be joined by another, if that is so."""
     if place.has_ended:  # what it has left undone is seen from the other
         return None
-    is_in, others_in = place.waits in _STEPS, there.waits in _STEPS
+    is_in, others_in = place.waits in STEPS, there.waits in STEPS
     missed = place.waits == "meeting" and _times(there, place.meeting) < _times(place, place.meeting)
     behind = is_in and there.num_steps < place.num_steps
     if there.has_ended and (missed or behind):
@@ -81,7 +79,7 @@ def _between(index: int, place: Place, other: int, there: Place) -> str | None:
         return None
     at_batch = ["a batch of" in one.meeting for one in (place, there)]
     sizes = any(at_batch) and all(
-        at or one.waits in _STEPS for at, one in zip(at_batch, (place, there), strict=True)
+        at or one.waits in STEPS for at, one in zip(at_batch, (place, there), strict=True)
     )
     if place.line == there.line and not sizes and _names(place) == _names(there) and there.waits == "step":
         steps = place.calls[-1].num_steps, there.calls[-1].num_steps

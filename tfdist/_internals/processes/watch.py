@@ -19,7 +19,7 @@ from tensorflow.python.eager import context
 
 from tfdist._internals.processes import news
 from tfdist._internals.processes.coordination import default_timeout, report_failure
-from tfdist._internals.processes.place import HERE, Place, in_step
+from tfdist._internals.processes.place import HERE, STEPS, Place, in_step
 from tfdist._internals.processes.roll_call import (
     GONE,
     contradiction,
@@ -65,7 +65,7 @@ def _watch() -> None:
             continue
         if news.failure() is not None:
             # The service ends the collectives of all processes, but not if it is in the process that is stopped.
-            if waits != "meeting":
+            if waits in STEPS:
                 context.context().abort_collective_ops(tf.errors.ABORTED, str(news.failure()))
             continue
         reason = _reason(waits, waited_s)

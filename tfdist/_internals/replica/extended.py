@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy, collective_util, mirrored_strategy
 
-from tfdist._internals.processes.place import HERE
+from tfdist._internals.processes.place import HERE, STEPS
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.variables import SummedVariable, of_replicas
 
@@ -71,7 +71,7 @@ class CollectiveOptions(collective_util.Options):
 
     def merge(self, options: Any) -> Any:
         merged = super().merge(options)
-        if HERE.waits in ("step", "sum"):
+        if HERE.waits in STEPS:
             merged.timeout_seconds = 0.0
         return merged
 
