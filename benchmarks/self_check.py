@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -145,6 +146,8 @@ def alarms_of_models(smoke: bool) -> dict[str, Any]:
 def first_batch(smoke: bool, mode: str, fixed: bool) -> dict[str, Any]:
     """Returns the seconds from the start of `fit` to the end of its first batch, and of the check's parts.
 
+    `peak_mib` is the memory of the process at its most, which on a CPU is that of the devices and of the host.
+
     Args:
         smoke: Takes a tiny model instead of one of MiniLM's size.
         mode: Of the check.
@@ -194,7 +197,12 @@ def first_batch(smoke: bool, mode: str, fixed: bool) -> dict[str, Any]:
     )
     begun = time.monotonic()
     model.fit(data, epochs=1, verbose=0, callbacks=[note])
-    found = {"first_batch": ended[0] - begun, "step": ended[-1] - ended[-2]}
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {
+        "first_batch": ended[0] - begun,
+        "step": ended[-1] - ended[-2],
+        "peak_mib": round(peak_kib / 1024),
+    }
     return found | ({"rows": results[0].num_rows, "parts": results[0].parts} if results else {})
 
 
