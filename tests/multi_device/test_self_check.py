@@ -261,6 +261,12 @@ def test_own_randomness_cannot_be_checked(mirrored: Any, caplog: pytest.LogCaptu
     assert "not done" in caplog.text and "random numbers of its own" in caplog.text
 
 
+def test_rounding_within_an_optimizer_is_no_fault(mirrored: Any) -> None:
+    # Ftrl subtracts the root of an accumulator from that of one that is larger by the square of a small gradient.
+    model = network(mirrored, optimizer=keras.optimizers.Ftrl, loss_weights=[0.003])
+    assert len(fitted(mirrored, model)) > 0
+
+
 def test_each_training_function_is_checked_once(
     mirrored: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from tensorflow.python.eager import context
 from tfdist._internals import keras_state
 from tfdist._internals.check.one_device import OneDevice
 from tfdist._internals.check.rows import RowsOfReplicas
-from tfdist._internals.check.variables import WEIGHT, Tracked, Values, value_of
+from tfdist._internals.check.variables import SLOT, WEIGHT, Tracked, Values, value_of
 from tfdist._internals.contract import Distribution, Sample, drawn_by
 
 # How far the weights of the disturbed run are off, relative to a number: as far as the sums of a deep network are. That
@@ -108,24 +108,26 @@ def _leave_graphs_as_they_are() -> None:
 
 
 def disturbed(before: Values, tracked: list[Tracked], precision: str) -> Values:
-    """Returns values of which the weights are off by as much as rounding is in a deep network."""
-    spacing = _OFF[precision]
+    """Returns values of which weights and slots are off by as much as rounding is in a deep network."""
     found = dict(before)
     for one in tracked:
         value = np.asarray(before[one.path])
-        if one.role == WEIGHT and np.issubdtype(value.dtype, np.floating):
-            found[one.path] = _moved(value, spacing)
+        # An optimizer may subtract two roots of nearly the same accumulator, as Ftrl does, and rounding is large then.
+        is_slot = one.role == SLOT and value.ndim > 0 and value.any()
+        if (one.role == WEIGHT or is_slot) and np.issubdtype(value.dtype, np.floating):
+            found[one.path] = _moved(value, _OFF[precision], with_zeros=one.role == WEIGHT)
     return found
 
 
-def _moved(value: np.ndarray, spacing: float) -> np.ndarray:
+def _moved(value: np.ndarray, spacing: float, with_zeros: bool) -> np.ndarray:
     """Returns numbers that are off by a part of their size, half of them up and half down."""
     signs = np.random.default_rng(0).choice([1.0 - spacing, 1.0 + spacing], 4093).astype(value.dtype)
     flat, off = value.ravel(), np.empty(value.size, value.dtype)
     whole = value.size - value.size % signs.size
     np.multiply(flat[:whole].reshape(-1, signs.size), signs, out=off[:whole].reshape(-1, signs.size))
     np.multiply(flat[whole:], signs[: value.size - whole], out=off[whole:])
-    # A bias of zero before a ReLU leaves it to rounding which rows pass, and so must be off too.
-    zeros = np.flatnonzero(flat == 0)
-    off[zeros] = signs[zeros % signs.size] - 1
+    if with_zeros:
+        # A bias of zero before a ReLU leaves it to rounding which rows pass, and so must be off too.
+        zeros = np.flatnonzero(flat == 0)
+        off[zeros] = signs[zeros % signs.size] - 1
     return off.reshape(value.shape)
