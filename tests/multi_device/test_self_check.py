@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist._internals import check
+from tfdist._internals.check import reference
 from tfdist._internals.replica import step as replica_step
 from tfdist._internals.step.repeated_rows import set_repeated_rows
 from tfdist.errors import ConfigError, SelfCheckError
@@ -259,6 +260,31 @@ def test_own_randomness_cannot_be_checked(mirrored: Any, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="tfdist"):
         fitted(mirrored, network(mirrored, loss=noisy), epochs=1)
     assert "not done" in caplog.text and "random numbers of its own" in caplog.text
+
+
+def test_few_rows_where_a_device_has_no_room_for_a_batch(
+    mirrored: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = reference.Reference.run
+
+    def of_small_device(self: Any, *args: Any) -> Any:
+        if len(self._data[0]) > 5:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return run(self, *args)
+
+    monkeypatch.setattr(reference.Reference, "run", of_small_device)
+    found = []
+    for mode in ("off", "on"):
+        mirrored.self_check = mode
+        model = network(mirrored, lambda: keras.layers.Dropout(0.3))
+        found.append(fitted(mirrored, model, of_fixed_shape()))
+    for without, checked in zip(*found, strict=True):
+        np.testing.assert_array_equal(checked, without)
+    with pytest.raises(SelfCheckError, match="on 5 rows"):
+        fitted(mirrored, network(mirrored, loss=dice), of_fixed_shape())
+    model = network(mirrored)
+    model.fit(of_fixed_shape(), verbose=2)
+    assert "a step on 5 rows equals" in capsys.readouterr().out
 
 
 def test_rounding_within_an_optimizer_is_no_fault(mirrored: Any) -> None:

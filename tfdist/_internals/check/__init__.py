@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 
 from tfdist._internals.check import report
-from tfdist._internals.check.selfcheck import CannotCheckError, Program, check_step, make_variables
+from tfdist._internals.check.result import Result
+from tfdist._internals.check.selfcheck import (
+    CannotCheckError,
+    NoMemoryError,
+    Program,
+    Trial,
+    check_step,
+    make_variables,
+)
 from tfdist._internals.check.variables import optimizers_of
-from tfdist._internals.contract import Distribution, Sample
+from tfdist._internals.contract import Distribution
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.errors import ConfigError, SelfCheckError
 from tfdist.log import LOGGER
@@ -24,6 +32,7 @@ __all__ = [
     "MODES",
     "Checked",
     "Program",
+    "Trial",
     "check_first_step",
     "mode_of",
     "needs_first_step",
@@ -69,30 +78,27 @@ def needs_first_step(distribution: Distribution, model: keras.Model) -> bool:
 
 
 def check_first_step(
-    distribution: Distribution,
-    model: keras.Model,
-    sample: Callable[[], Sample],
-    program: Program,
-    drawing_by_row: Callable[[], AbstractContextManager[Program]],
-    show: bool,
+    distribution: Distribution, model: keras.Model, trials: Sequence[Trial], show: bool
 ) -> None:
     """Checks a training step before it counts, and makes the variables that it would make; see `check_step`.
+
+    Args:
+        distribution: The strategy.
+        model: The model.
+        trials: The ways to do the step. The next one is taken where a device has not the memory for the one before.
+        show: Whether a line tells that the check was passed.
 
     Raises:
         SelfCheckError: It is not the step of one device, and the strategy's mode is `"on"`; or it cannot be checked,
             and nothing else is wanted (`stopping_after`).
     """
     if distribution.self_check == "off":
-        make_variables(distribution, model, sample())
+        make_variables(distribution, model, trials[0].take_sample())
         return
-    result, reason = None, ""
-    try:
-        result = check_step(distribution, model, sample, program, drawing_by_row)
-    except CannotCheckError as error:
-        reason = f"self check: not done, since {error}."
+    result, reason, fails = _tried(distribution, model, trials)
+    if reason:
         LOGGER.warning(reason)
-    fails = all_gather_json("self check", result is not None and result.fails)
-    if not any(fails):
+    if not fails:
         if _stops and result is None:
             raise SelfCheckError(reason)
         if _stops and result is not None:
@@ -110,3 +116,20 @@ def check_first_step(
     if distribution.self_check == "on":
         raise SelfCheckError(wrong)
     LOGGER.warning(wrong)
+
+
+def _tried(
+    distribution: Distribution, model: keras.Model, trials: Sequence[Trial]
+) -> tuple[Result | None, str, bool]:
+    """Returns what the check found, why it was not done, and whether it failed in any process."""
+    for trial in trials:
+        result, reason, too_large = None, "", False
+        try:
+            result = check_step(distribution, model, trial)
+        except CannotCheckError as error:
+            reason, too_large = f"self check: not done, since {error}.", isinstance(error, NoMemoryError)
+        told = all_gather_json("self check", [result is not None and result.fails, too_large])
+        fails, too_large = (any(flags) for flags in zip(*told, strict=True))
+        if not too_large:
+            break
+    return result, reason, fails

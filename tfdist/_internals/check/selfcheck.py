@@ -34,6 +34,10 @@ class CannotCheckError(Exception):
     """The step cannot be done twice; says why."""
 
 
+class NoMemoryError(CannotCheckError):
+    """One device has not the memory for the rows of the step."""
+
+
 class Clock:
     """Takes the time of parts.
 
@@ -64,37 +68,38 @@ class Program(NamedTuple):
     execute: Callable[[Any], dict[str, Any]]
 
 
-def check_step(
-    distribution: Distribution,
-    model: keras.Model,
-    take_sample: Callable[[], Sample],
-    program: Program,
-    drawing_by_row: Callable[[], AbstractContextManager[Program]],
-) -> Result:
-    """Does one step on a few rows of a batch twice, compares, and puts all state back.
+class Trial(NamedTuple):
+    """One way to do the step.
 
-    Args:
-        distribution: The strategy.
-        model: The model.
+    Attributes:
         take_sample: Returns a few rows of the first batch.
-        program: The step.
+        program: The step for them.
         drawing_by_row: Opens the step as it would be with `random_by_row`, for a model whose random numbers are
             comparable in no other way.
+    """
+
+    take_sample: Callable[[], Sample]
+    program: Program
+    drawing_by_row: Callable[[], AbstractContextManager[Program]]
+
+
+def check_step(distribution: Distribution, model: keras.Model, trial: Trial) -> Result:
+    """Does one step on a few rows of a batch twice, compares, and puts all state back.
 
     Raises:
         CannotCheckError: The step cannot be done twice.
     """
     clock = Clock()
     try:
-        sample = take_sample()
+        sample = trial.take_sample()
     except UnsupportedError as error:
         raise CannotCheckError(str(error)) from error
     clock.end("take rows")
     with _same_random_state() as keep_state, _garbage_kept():
         draws = RowsOfReplicas(sample.sizes, sample.padded_size, distribution.random_by_row)
-        outcomes, sizes = _both(distribution, model, sample, program, draws, keep_state, clock)
+        outcomes, sizes = _both(distribution, model, sample, trial.program, draws, keep_state, clock)
         if draws.unlike:
-            with drawing_by_row() as by_row:
+            with trial.drawing_by_row() as by_row:
                 draws = RowsOfReplicas(sample.sizes, sample.padded_size, True)
                 outcomes, sizes = _both(distribution, model, sample, by_row, draws, keep_state, clock)
     differences, unjudged = compared(outcomes, sizes, precision_of(model))
@@ -165,7 +170,7 @@ def _both(
                     "two runs of it on one device differ, as with random numbers of its own (tf.random)"
                 )
         except tf.errors.ResourceExhaustedError as error:
-            raise CannotCheckError("one device has not the memory for it") from error
+            raise NoMemoryError("one device has not the memory for it") from error
         finally:
             for one, values in zip(tracked, kept, strict=True):
                 one.write(values)

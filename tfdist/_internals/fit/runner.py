@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from tfdist._internals.check import Program, check_first_step, needs_first_step
+from tfdist._internals.check import Program, Trial, check_first_step, needs_first_step
 from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
@@ -44,7 +44,7 @@ def in_graph(iterator: Any, num_batches: int | None = None, again: Again | None 
 
 def _of_one(iterator: Any, batch: Any) -> Any:
     """Returns an iterator over a batch alone, for the function that takes batches from `iterator`."""
-    if iterator not in _again:
+    if iterator is None or iterator not in _again:
         return iter([batch])
     single = _again[iterator](batch)
     _remaining[single] = None if _remaining[iterator] is None else 1
@@ -108,7 +108,12 @@ class StepRunner:
         distribution: Places the batches that are on the host, and runs the step on every part.
         model: The model whose step it is.
         step_function: The model's `train_step` or `test_step`.
+
+    Attributes:
+        takes_any_rows: Whether a step can take a few rows of a batch.
     """
+
+    takes_any_rows = True
 
     def __init__(self, distribution: Distribution, model: Any, step_function: Any) -> None:
         self._distribution = distribution
@@ -190,21 +195,22 @@ class StepRunner:
         """Executes the first steps, of which the first is done twice before, and compared."""
         first = self._distribution.place(next(iterator))
         self._unchecked = False
-        sample = functools.partial(self._distribution.sample, first, _has_fixed_rows(iterator))
-        check_first_step(
-            self._distribution,
-            self._model,
-            sample,
-            self._program(iterator),
-            functools.partial(self._drawing_by_row, iterator),
-            show=run_of(self._model).is_shown,
-        )
+        trials = [self._trial(first, iterator, _has_fixed_rows(iterator))]
+        if _has_fixed_rows(iterator) and self.takes_any_rows:
+            # A device may have no room for a whole batch. A few rows need a program of their own.
+            trials.append(self._trial(first, None, False))
+        check_first_step(self._distribution, self._model, trials, show=run_of(self._model).is_shown)
         _note_taken(iterator)
         logs = self._execute(_of_one(iterator, first), wants_stop, 1)
         if count > 1:
             with contextlib.suppress(StopIteration):
                 logs = self._execute(iterator, wants_stop, count - 1)
         return logs
+
+    def _trial(self, batch: Any, iterator: Any, has_fixed_rows: bool) -> Trial:
+        """Returns how the step is done on rows of a placed batch, as one of `iterator`, or as one by itself."""
+        take_sample = functools.partial(self._distribution.sample, batch, has_fixed_rows)
+        return Trial(take_sample, self._program(iterator), functools.partial(self._drawing_by_row, iterator))
 
     def _program(self, iterator: Any) -> Program:
         """Returns the step for batches that are like those of `iterator`."""

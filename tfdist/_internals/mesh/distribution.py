@@ -268,6 +268,8 @@ class MeshDistribution(Distribution):
 class MeshRunner(StepRunner):
     """Runs steps on a mesh, places the next batch while the devices compute, and looks at every step's end."""
 
+    takes_any_rows = False
+
     def __init__(self, distribution: MeshDistribution, model: Any, step_function: Any) -> None:
         super().__init__(distribution, model, step_function)
         self._mesh = distribution
