@@ -72,9 +72,10 @@ def false_alarms(smoke: bool, topologies: list[str], jobs: int) -> dict[str, Any
     os.environ["TFDIST_SELF_CHECK"] = "on"
     from tfdist.parity.run.suite import run_topologies
 
-    with tempfile.TemporaryDirectory() as folder:
-        names = SMOKE_CASES if smoke else None
-        cells = run_topologies(topologies, Path(folder), cases=names, jobs=jobs)
+    # The folder stays, since the stacks of a process that hung are in its log.
+    folder = Path(tempfile.mkdtemp(prefix="self-check-"))
+    print(f"logs and results: {folder}", flush=True)
+    cells = run_topologies(topologies, folder, cases=SMOKE_CASES if smoke else None, jobs=jobs)
     found: dict[str, Any] = {}
     for (name, topology), cell in cells.items():
         counted = found.setdefault(topology, {"cases": 0, "alarms": {}, "failures": {}})
