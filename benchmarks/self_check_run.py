@@ -107,25 +107,24 @@ def device_memory(smoke: bool, fixed: bool) -> dict[str, float]:
     def on_host(variable: Any) -> np.ndarray:
         return np.array(variable.read_value())
 
-    def used() -> dict[str, int]:
-        return tf.config.experimental.get_memory_info("CPU:0")  # of all logical devices
+    def used(number: str = "peak") -> float:
+        return tf.config.experimental.get_memory_info("CPU:0")[number] / 2**20  # of all logical devices
 
     def begin() -> None:
         tf.config.experimental.reset_memory_stats("CPU:0")
 
-    most = {"state": 0.0, "step": 0.0, "check": 0.0, "reference": 0.0}
+    most: dict[str, float] = {}
 
     def note(part: str, number: str = "peak") -> None:
-        most[part] = max(most[part], used()[number] / 2**20)
+        most[part] = max(most.get(part, 0.0), used(number))
 
     run = reference.Reference.run
 
     def noted_run(*args: Any) -> Any:
-        note("check" if not most["reference"] else "reference")
+        most.setdefault("check", used())  # until the first of its runs
         begin()
         found = run(*args)
         note("reference")
-        begin()
         return found
 
     reference.Reference.run = noted_run  # type: ignore[method-assign]
@@ -164,9 +163,9 @@ def cost(smoke: bool, repeats: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for shape in ("any", "fixed"):
-        pairs = []
-        for _ in range(repeats):
-            pairs.append({mode: _in_process("cost", mode, shape, smoke) for mode in ("off", "on")})
+        pairs = [
+            {mode: _in_process("cost", mode, shape, smoke) for mode in ("off", "on")} for _ in range(repeats)
+        ]
         seconds = [runs["on"]["first_batch"] - runs["off"]["first_batch"] for runs in pairs]
         traces = []
         for runs in pairs:
@@ -190,8 +189,11 @@ def _in_process(what: str, mode: str, shape: str, smoke: bool) -> dict[str, Any]
 def main(arguments: list[str]) -> None:
     """Does one run, and prints what was measured as JSON."""
     what, mode, shape, *smoke = arguments
-    of_run = device_memory(bool(smoke), shape == "fixed") if what == "memory" else None
-    print(json.dumps(of_run or first_batch(bool(smoke), mode, shape == "fixed")))
+    if what == "memory":
+        measured = device_memory(bool(smoke), shape == "fixed")
+    else:
+        measured = first_batch(bool(smoke), mode, shape == "fixed")
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -30,13 +30,21 @@ class Fed(Mirrored):
     feeds_devices = True
 
 
+class Padded(Mirrored):
+    """Has batches of one static shape, as on a TPU."""
+
+    pads_batches = True
+
+
 @pytest.fixture(scope="module")
 def strategies() -> dict[str, Any]:
     """The strategies, each made once."""
     tfdist.register_strategy("fed", Fed)
+    tfdist.register_strategy("padded", Padded)
     return {
         "mirrored": tfdist.create_strategy("mirrored", devices=2, self_check="on"),
         "fed": tfdist.create_strategy("fed", devices=2, self_check="on"),
+        "padded": tfdist.create_strategy("padded", devices=2, self_check="on"),
         "mesh": tfdist.create_strategy("mesh", mesh={"batch": 2}, self_check="on"),
     }
 
@@ -285,6 +293,24 @@ def test_few_rows_where_a_device_has_no_room_for_a_batch(
     model = network(mirrored)
     model.fit(of_fixed_shape(), verbose=2)
     assert "a step on 5 rows equals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["padded", "mesh"])
+def test_no_second_try_where_a_step_takes_no_other_rows(
+    which: str, strategies: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def without_memory(self: Any, *args: Any) -> Any:
+        tries.append(len(self._data[0]))
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(reference.Reference, "run", without_memory)
+    monkeypatch.setattr(strategies[which], "self_check", "on")
+    with caplog.at_level(logging.WARNING, logger="tfdist"):
+        fitted(strategies[which], network(strategies[which]), of_fixed_shape(), epochs=1)
+    assert len(tries) == 1
+    assert "one device has not the memory" in caplog.text
 
 
 def test_rounding_within_an_optimizer_is_no_fault(mirrored: Any) -> None:

@@ -112,10 +112,11 @@ def disturbed(before: Values, tracked: list[Tracked], precision: str) -> Values:
     found = dict(before)
     for one in tracked:
         value = np.asarray(before[one.path])
+        is_weight = one.role == WEIGHT
         # An optimizer may subtract two roots of nearly the same accumulator, as Ftrl does, and rounding is large then.
-        is_slot = one.role == SLOT and value.ndim > 0 and value.any()
-        if (one.role == WEIGHT or is_slot) and np.issubdtype(value.dtype, np.floating):
-            found[one.path] = _moved(value, _OFF[precision], with_zeros=one.role == WEIGHT)
+        has_rounding = is_weight or (one.role == SLOT and value.ndim > 0 and value.any())
+        if has_rounding and np.issubdtype(value.dtype, np.floating):
+            found[one.path] = _moved(value, _OFF[precision], with_zeros=is_weight)
     return found
 
 

@@ -73,6 +73,11 @@ class Distribution(ABC):
         return False
 
     @property
+    def takes_any_rows(self) -> bool:
+        """Whether a step can take a few rows of a batch, in a program that is compiled for them."""
+        return True
+
+    @property
     @abstractmethod
     def row_shards(self) -> int:
         """The number of parts into which the rows of a batch are divided, over all processes."""

@@ -43,8 +43,8 @@ def in_graph(iterator: Any, num_batches: int | None = None, again: Again | None 
 
 
 def _of_one(iterator: Any, batch: Any) -> Any:
-    """Returns an iterator over a batch alone, for the function that takes batches from `iterator`."""
-    if iterator is None or iterator not in _again:
+    """Returns an iterator over a batch alone, for the function that takes batches from `iterator`, if there is one."""
+    if iterator not in _again:
         return iter([batch])
     single = _again[iterator](batch)
     _remaining[single] = None if _remaining[iterator] is None else 1
@@ -108,12 +108,7 @@ class StepRunner:
         distribution: Places the batches that are on the host, and runs the step on every part.
         model: The model whose step it is.
         step_function: The model's `train_step` or `test_step`.
-
-    Attributes:
-        takes_any_rows: Whether a step can take a few rows of a batch.
     """
-
-    takes_any_rows = True
 
     def __init__(self, distribution: Distribution, model: Any, step_function: Any) -> None:
         self._distribution = distribution
@@ -195,8 +190,9 @@ class StepRunner:
         """Executes the first steps, of which the first is done twice before, and compared."""
         first = self._distribution.place(next(iterator))
         self._unchecked = False
-        trials = [self._trial(first, iterator, _has_fixed_rows(iterator))]
-        if _has_fixed_rows(iterator) and self.takes_any_rows:
+        has_fixed_rows = _has_fixed_rows(iterator)
+        trials = [self._trial(first, iterator, has_fixed_rows)]
+        if has_fixed_rows and self._distribution.takes_any_rows:
             # A device may have no room for a whole batch. A few rows need a program of their own.
             trials.append(self._trial(first, None, False))
         check_first_step(self._distribution, self._model, trials, show=run_of(self._model).is_shown)

@@ -206,6 +206,10 @@ class MeshDistribution(Distribution):
     def place(self, data: Any) -> MeshBatch:
         return data if isinstance(data, MeshBatch) else place_batch(self.mesh, data)
 
+    @property
+    def takes_any_rows(self) -> bool:
+        return False
+
     def sample(self, batch: Any, has_fixed_rows: bool) -> Sample:
         data = tree.map_structure(on_host, batch.data, none_is_leaf=False)
         return Sample(batch, data, (), int(batch.num_rows))
@@ -267,8 +271,6 @@ class MeshDistribution(Distribution):
 
 class MeshRunner(StepRunner):
     """Runs steps on a mesh, places the next batch while the devices compute, and looks at every step's end."""
-
-    takes_any_rows = False
 
     def __init__(self, distribution: MeshDistribution, model: Any, step_function: Any) -> None:
         super().__init__(distribution, model, step_function)

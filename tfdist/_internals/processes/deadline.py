@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from tfdist._internals.processes import news
 from tfdist._internals.processes.coordination import report_failure
-from tfdist._internals.processes.roll_call import who_is_missing
+from tfdist._internals.processes.roll_call import overdue
 from tfdist.process import num_processes, process_index
 
 
@@ -36,7 +36,7 @@ def step_deadline(limit_s: float) -> Iterator[None]:
 
 
 def _end(limit_s: float) -> None:
-    message = news.failure() or f"a step took longer than timeout_s={limit_s:g}: {who_is_missing()}"
+    message = news.failure() or overdue("step", limit_s)
     message = f"worker {process_index()}: {message}"
     print(f"error: {message}", file=sys.stderr, flush=True)
     report_failure(message)

@@ -155,6 +155,11 @@ def who_is_missing() -> str:
     return "; ".join(parts)
 
 
+def overdue(what: str, limit_s: float) -> str:
+    """Returns, in words, that a step or a sum has waited for its limit, and for whom."""
+    return f"a {what} took longer than timeout_s={limit_s:g}: {who_is_missing()}"
+
+
 def is_gone(index: int) -> bool:
     """Returns whether nobody listens at the address of a process any more; a process that is stopped still does."""
     host, _, port = _addresses[index].rpartition(":")

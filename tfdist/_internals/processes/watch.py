@@ -25,6 +25,7 @@ from tfdist._internals.processes.roll_call import (
     contradiction,
     is_gone,
     of_ended,
+    overdue,
     raise_failure,
     who_is_missing,
 )
@@ -92,7 +93,7 @@ def _overdue(waits: str, waited_s: float, places: Mapping[int, Place | None]) ->
     missing = any(place is None or place.num_steps < HERE.num_steps for place in places.values())
     if waited_s < limit_s * (1 if missing else _LIMITS_OF_ALL):
         return None
-    return f"a {waits} took longer than timeout_s={limit_s:g}: {who_is_missing()}"
+    return overdue(waits, limit_s)
 
 
 @contextmanager
