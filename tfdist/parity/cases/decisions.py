@@ -10,7 +10,7 @@ import numpy as np
 
 from tfdist.parity import tiny
 from tfdist.parity.context import Context
-from tfdist.parity.registry import NARROW, WIDE, case
+from tfdist.parity.registry import MESH, NARROW, WIDE, case
 
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "plateau": lambda: keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.1, patience=1, min_delta=0.1),
@@ -50,7 +50,7 @@ def one_stops_at_epoch_end(context: Context) -> dict[str, Any]:
     )
 
 
-@case("callbacks", on=WIDE, limit_s=30)
+@case("callbacks", on=(*WIDE, MESH, "mesh_workers_2x2"), limit_s=30)
 def one_stops_in_an_epoch(context: Context) -> dict[str, Any]:
     """The last process alone sets stop_training after the second of five batches: all stop there, as one device."""
 
