@@ -52,15 +52,17 @@ def slots() -> Slots:
 
 
 @pytest.fixture(autouse=True)
-def _keep_repeated_rows() -> Iterator[None]:
+def _plain_keras() -> Iterator[None]:
     """Sets back what `tfdist train` sets for TensorFlow's default strategy, under which other tests run plain Keras."""
     yield
     if "tfdist._internals.step.repeated_rows" in sys.modules:
         import tensorflow as tf
 
+        from tfdist._internals.step.compiled_update import set_compiled_update
         from tfdist._internals.step.repeated_rows import set_repeated_rows
 
         set_repeated_rows(tf.distribute.get_strategy(), "keep")
+        set_compiled_update(tf.distribute.get_strategy(), False)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

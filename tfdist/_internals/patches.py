@@ -17,6 +17,7 @@ _MODULES = (
     "step.metrics",
     "step.variables",
     "step.optimizers",
+    "step.compiled_update",
     "step.loss_scaling",
     "step.batch_statistics",
     "step.random_numbers",

@@ -15,6 +15,7 @@ from tfdist._internals.contract import Distribution
 from tfdist._internals.fit.entry import set_callback_adapter
 from tfdist._internals.patches import apply_patches
 from tfdist._internals.processes.memory import keep_freed_memory
+from tfdist._internals.step.compiled_update import checked_choice, set_compiled_update
 from tfdist._internals.step.repeated_rows import checked, set_repeated_rows
 from tfdist.callbacks.chief_aware import chief_aware_callbacks
 from tfdist.cluster.environments import detect_cluster
@@ -73,7 +74,12 @@ def register_strategy(name: str, build: Callable[..., tf.distribute.Strategy]) -
 
 
 def create_strategy(
-    name: str = "auto", *, self_check: Any = None, repeated_rows: Any = "keep", **options: Any
+    name: str = "auto",
+    *,
+    self_check: Any = None,
+    repeated_rows: Any = "keep",
+    compiled_update: Any = None,
+    **options: Any,
 ) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; call it first, before any tensor, layer or dataset is made.
 
@@ -86,6 +92,9 @@ def create_strategy(
             it. See docs/self-check.md.
         repeated_rows: What an optimizer is given of a row of an embedding that was looked up several times: `"keep"`
             all its slices, as plain Keras on TensorFlow does; `"sum"` their sum, as Keras on JAX and PyTorch does.
+        compiled_update: Whether XLA compiles the optimizer's update, which is the same up to rounding: True, False, or
+            `"auto"` for models of which the time is worth it. That is the default, but for `one_device`, which is plain
+            Keras bit for bit unless it is told otherwise, and for `mesh` and `tpu`, which have no such update.
         **options: The options of that strategy; see its class or function. None means the default.
 
     Raises:
@@ -93,7 +102,8 @@ def create_strategy(
         ClusterError: The cluster or its description does not fit, or TensorFlow already runs.
     """
     build = _builder(name)
-    rows = checked(repeated_rows.value if isinstance(repeated_rows, Given) else repeated_rows)
+    rows = checked(_value_of(repeated_rows))
+    compiled = checked_choice(_value_of(compiled_update))
     chosen = read_options(f"the strategy {name!r}", build, options)
     _check_given(name, build, chosen)
     mode = mode_of(str(self_check.value) if isinstance(self_check, Given) else self_check)
@@ -108,9 +118,32 @@ def create_strategy(
     apply_patches()
     keep_freed_memory()
     set_repeated_rows(strategy, rows)
+    set_compiled_update(strategy, _compiles(strategy, compiled))
     set_callback_adapter(chief_aware_callbacks)
     _warn_if_alone(name)
     return strategy
+
+
+def _value_of(option: Any) -> Any:
+    return option.value if isinstance(option, Given) else option
+
+
+def _compiles(strategy: tf.distribute.Strategy, choice: Any) -> Any:
+    """Returns the choice `compiled_update` for a strategy.
+
+    Raises:
+        ConfigError: True was said, and the strategy has no such update.
+    """
+    if not isinstance(strategy, Distribution):  # plain Keras
+        return False if choice is None else choice
+    if strategy.compiles_updates:
+        return "auto" if choice is None else choice
+    if choice is True:
+        raise ConfigError(
+            f"compiled_update=True is not possible under {strategy.name!r}, which compiles its steps in another way. "
+            "Leave it out, or say 'auto'."
+        )
+    return False
 
 
 def _warn_if_alone(name: str) -> None:

@@ -54,7 +54,8 @@ def train(config: RunConfig) -> dict[str, Any]:
         TfdistError: The configuration, data, model, cluster or output folder is not usable.
     """
     # Texts repeat tokens. Their rows get the gradient that JAX and PyTorch give, unless the options say otherwise.
-    options = {"repeated_rows": "sum", **config.strategy.options}
+    # Nobody expects the bits of plain Keras here, so that a large update is compiled under one device too.
+    options = {"repeated_rows": "sum", "compiled_update": "auto", **config.strategy.options}
     strategy = create_strategy(config.strategy.name, **options)
     try:
         return _train(config, strategy)

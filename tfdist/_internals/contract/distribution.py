@@ -73,6 +73,11 @@ class Distribution(ABC):
         return False
 
     @property
+    def compiles_updates(self) -> bool:
+        """Whether a part updates variables of its own, for which XLA can compile programs."""
+        return False
+
+    @property
     def takes_any_rows(self) -> bool:
         """Whether a step can take a few rows of a batch, in a program that is compiled for them."""
         return True

@@ -1,0 +1,151 @@
+"""Whether an optimizer's update is compiled by XLA, and the two places in an update where that is done."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+
+from tfdist._internals.patch import Patch
+from tfdist._internals.step.update_programs import update_by_program
+from tfdist.errors import ConfigError
+
+# With fewer weights than this, compiling costs more time than it saves in a thousand steps.
+_FEWEST_WEIGHTS = 2**20
+
+_CHOICES = {"true": True, "false": False, "auto": "auto", "none": None}
+
+# Strategy -> what was chosen: True, False, or "auto".
+_chosen: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+# What calls the two methods below, in this order and with nothing in between, unless a class of the user's overrides
+# it.
+_CALLERS = ("_backend_apply_gradients", "_backend_update_step", "_distributed_tf_update_step")
+
+
+def checked_choice(value: Any) -> Any:
+    """Returns the value of the option `compiled_update`: True, False, `"auto"`, or None for the strategy's default.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    text = str(value).lower()
+    if text not in _CHOICES:
+        raise ConfigError(f"compiled_update={value!r} is not possible; it is True, False or 'auto'.")
+    return _CHOICES[text]
+
+
+class _Waiting(threading.local):
+    """The variables whose decay waits for the update that begins in this thread."""
+
+    variables: tuple[Any, ...] = ()
+
+
+_waiting = _Waiting()
+
+
+def set_compiled_update(strategy: tf.distribute.Strategy, choice: Any) -> None:
+    """Sets whether XLA compiles the updates of the optimizers that were made under a strategy, from the next trace on.
+
+    Args:
+        strategy: The strategy; TensorFlow's default one stands for a script without any.
+        choice: True, False, or `"auto"` for models that are large enough to be worth it.
+    """
+    _chosen[strategy] = choice
+
+
+def is_compiled(optimizer: Any) -> bool:
+    """Returns whether the update of an optimizer that is traced here and now is to be compiled."""
+    choice = _chosen.get(optimizer._distribution_strategy, False)
+    if not choice or tf.executing_eagerly() or tf.distribute.in_cross_replica_context():
+        return False
+    if any(_is_own(type(optimizer), name) for name in _CALLERS):
+        return False
+    weights = sum(variable.shape.num_elements() or 0 for variable in optimizer._trainable_variables)
+    return choice is True or weights >= _FEWEST_WEIGHTS
+
+
+def _is_own(kind: type, name: str) -> bool:
+    """Returns whether a class of the user's overrides a method."""
+    owner = next(owner for owner in kind.__mro__ if name in vars(owner))
+    return not owner.__module__.startswith("keras.src.")
+
+
+def _decayed(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def _apply_weight_decay(self: Any, variables: Sequence[Any]) -> None:
+        if self.weight_decay is None or not is_compiled(self):
+            return stock(self, variables)
+        _waiting.variables = tuple(variables)
+        return None
+
+    return _apply_weight_decay
+
+
+def _updated(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def _distributed_tf_update_step(
+        self: Any, distribution: Any, grads_and_vars: Sequence[Any], learning_rate: Any
+    ) -> None:
+        if not is_compiled(self):
+            return stock(self, distribution, grads_and_vars, learning_rate)
+        waiting = {self._var_key(variable) for variable in _waiting.variables}
+        _waiting.variables = ()
+        rate = tf.convert_to_tensor(learning_rate)
+
+        def update(variable: Any, gradient: Any, own_rate: Any) -> None:
+            if self._var_key(variable) in waiting:
+                with _learning_rate(self, own_rate):
+                    _stock_decay(self, [variable])
+            self.update_step(gradient, variable, own_rate)
+
+        def update_here(variable: Any, gradient: Any) -> None:
+            is_dense = isinstance(gradient, tf.Tensor)
+            if not is_dense or not update_by_program(self, update, variable, gradient, rate):
+                update(variable, gradient, rate)
+
+        for gradient, variable in grads_and_vars:
+            distribution.extended.update(variable, update_here, args=(gradient,), group=False)
+        return None
+
+    return _distributed_tf_update_step
+
+
+def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:
+    TFOptimizer._apply_weight_decay._tfdist_stock(optimizer, variables)
+
+
+@contextmanager
+def _learning_rate(optimizer: Any, value: tf.Tensor) -> Iterator[None]:
+    """While open, the learning rate is `value`, so that no schedule is computed again for each variable."""
+    vars(optimizer)["_get_current_learning_rate"] = lambda: value
+    try:
+        yield
+    finally:
+        del vars(optimizer)["_get_current_learning_rate"]
+
+
+PATCHES = (
+    Patch(
+        name="step.compiled_update",
+        owner=TFOptimizer,
+        attribute="_apply_weight_decay",
+        make=_decayed,
+        reason="the decay of a weight is a pass of its own over all weights; it becomes part of the compiled update",
+        upstream="no thread found",
+    ),
+    Patch(
+        name="step.compiled_update",
+        owner=TFOptimizer,
+        attribute="_distributed_tf_update_step",
+        make=_updated,
+        reason="an update is a chain of small operations over arrays of the size of the weights; XLA makes one pass",
+        upstream="https://github.com/keras-team/keras/issues/18716 (XLA is off under tf.distribute)",
+    ),
+)
