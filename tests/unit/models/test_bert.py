@@ -12,8 +12,9 @@ from hf_bert import CONFIG, random_inputs
 
 from tfdist.errors import ModelError
 from tfdist.models import BertConfig, bert_classifier, bert_token_classifier, build_bert
-from tfdist.models.bert import _ACTIVATIONS, HeadProjection
+from tfdist.models.activations import ACTIVATIONS
 from tfdist.models.bert_config import HIDDEN_ACTS
+from tfdist.models.bert_layers import HeadProjection
 
 TINY = BertConfig.from_dict(CONFIG)
 INPUTS = random_inputs()
@@ -87,10 +88,10 @@ def test_exact_gelu_and_its_gradient():
     inputs = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        outputs = _ACTIVATIONS["gelu"](inputs)
+        outputs = ACTIVATIONS["gelu"](inputs)
     np.testing.assert_allclose(outputs, x * probability, atol=1e-12)
     np.testing.assert_allclose(tape.gradient(outputs, inputs), probability + x * density, atol=1e-12)
-    assert tuple(_ACTIVATIONS) == HIDDEN_ACTS
+    assert tuple(ACTIVATIONS) == HIDDEN_ACTS
 
 
 def test_head_projection_equals_einsum_dense():

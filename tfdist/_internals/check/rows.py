@@ -8,7 +8,8 @@ statistics of each replica's rows, and that is what the user asked for.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -31,16 +32,18 @@ class RowsOfReplicas(Step):
     def __init__(self, sizes: Sequence[int], padded_size: int, as_one_device: bool) -> None:
         num_rows = tf.constant(sum(sizes), tf.int64)
         super().__init__(num_rows, num_rows)
+        self.compiles_parts = bool(sizes)  # as the step that is done once more
         self.by_row = bool(sizes) and not as_one_device
         self.sizes = tuple(sizes)
         self.unlike = 0
         self._computed = [padded_size or size for size in sizes]
         self._as_one_device = as_one_device
+        self._draws_for_all = False
         self._replica: int | None = None
         self._base: Any = None
 
     def seed(self, advance: Callable[[], Any]) -> Any:
-        if self._as_one_device:
+        if self._as_one_device or self._draws_for_all:
             return advance()
         if not self.sizes:
             # Each device of a mesh draws from what DTensor makes of the seed.
@@ -52,6 +55,11 @@ class RowsOfReplicas(Step):
         if self._base is None:
             self._base = advance()
         return seed_of_part(self._base, self._replica)
+
+    @contextmanager
+    def drawing_for_all(self) -> Iterator[None]:
+        with self._during(_draws_for_all=True):
+            yield
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
         sizes = [tf.get_static_value(size) for size in (tf.unstack(shape) if tf.is_tensor(shape) else shape)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +32,7 @@ class Step:
         padded: Whether rows of padding may be part of any batch.
         by_row: Whether random numbers are those that the rows get on one device.
         is_whole: Whether this part is the whole batch, so that there are no others.
+        compiles_parts: Whether XLA can compile a part of the model as a program of its own.
         written: Keras variables assigned in this step, in order.
         before: The values, when the step began, of Keras variables to which the parts' changes are added, by `id`.
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
@@ -40,6 +41,7 @@ class Step:
     padded = False
     by_row = False
     is_whole = True
+    compiles_parts = True
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor) -> None:
         self.num_valid = num_valid
@@ -182,6 +184,15 @@ class Step:
     def seed(self, advance: Callable[[], Any]) -> Any:
         """Returns the seed that this part draws from; `advance` gives the next one of all parts."""
         return advance()
+
+    @property
+    def first_row(self) -> tf.Tensor:
+        """Scalar int64, the number in the global batch of the first row that is here."""
+        return tf.constant(0, tf.int64)
+
+    def drawing_for_all(self) -> AbstractContextManager[None]:
+        """While open, seeds are those of one device, for random numbers that are made for each row by its number."""
+        return nullcontext()
 
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
         """Returns random numbers for the rows of this part, the same for each row as on one device.

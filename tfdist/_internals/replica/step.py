@@ -214,13 +214,17 @@ class ReplicaStep(StepOfRows):
             return seed
         return seed_of_part(seed, self.replica_id)
 
+    @property
+    def first_row(self) -> tf.Tensor:
+        return self.rows.first
+
     def draw(self, shape: Any, draw: Callable[[Any], tf.Tensor]) -> tf.Tensor:
         """Draws for the global batch, from the seed that all replicas share, and keeps the rows of this replica.
 
         So every replica draws as much as one device would.
         """
         if not tf.is_tensor(shape) and not (len(shape) and tf.is_tensor(shape[0])):
-            with self._drawing_for_all():
+            with self.drawing_for_all():
                 return draw(shape)
         shape = tf.stack(
             [tf.cast(size, tf.int64) for size in (tf.unstack(shape) if tf.is_tensor(shape) else shape)]
@@ -232,7 +236,7 @@ class ReplicaStep(StepOfRows):
             )
         by_row = tf.equal(shape[0], self.rows.size)
         start = tf.where(by_row, self.rows.first, tf.zeros_like(self.rows.first))
-        with self._drawing_for_all():
+        with self.drawing_for_all():
             whole = draw(tf.concat([[tf.where(by_row, self.num_global, shape[0])], shape[1:]], 0))
         # If this replica has no rows of its own, or has padding, it asks for more rows than the global batch has.
         missing = tf.maximum(start + shape[0] - tf.shape(whole, out_type=tf.int64)[0], 0)
@@ -241,6 +245,6 @@ class ReplicaStep(StepOfRows):
         return tf.ensure_shape(own, [None, *whole.shape[1:]])
 
     @contextmanager
-    def _drawing_for_all(self) -> Iterator[None]:
+    def drawing_for_all(self) -> Iterator[None]:
         with self._during(draws_for_all=True):
             yield

@@ -13,13 +13,20 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 
 from tfdist._internals.patch import Patch
-from tfdist._internals.step.update_programs import update_by_program
+from tfdist._internals.step.update_programs import run_program
+from tfdist._internals.step.update_rows import has_summed_rows, update_rows_apart
 from tfdist.errors import ConfigError
 
 # With fewer weights than this, compiling costs more time than it saves in a thousand steps.
 _FEWEST_WEIGHTS = 2**20
 
 _CHOICES = {"true": True, "false": False, "auto": "auto", "none": None}
+
+# Where a variable is smaller than this, calling a program costs as much as it saves.
+_SMALLEST = 2**14
+
+# In a table of so many numbers a batch looks up few of the rows.
+_LARGE_TABLE = 2**20
 
 # Strategy -> what was chosen: True, False, or "auto".
 _chosen: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -106,8 +113,7 @@ def _updated(stock: Any) -> Any:
             self.update_step(gradient, variable, own_rate)
 
         def update_here(variable: Any, gradient: Any) -> None:
-            is_dense = isinstance(gradient, tf.Tensor)
-            if not is_dense or not update_by_program(self, update, variable, gradient, rate):
+            if not _by_program(self, update, variable, gradient, rate):
                 update(variable, gradient, rate)
 
         for gradient, variable in grads_and_vars:
@@ -115,6 +121,21 @@ def _updated(stock: Any) -> Any:
         return None
 
     return _distributed_tf_update_step
+
+
+def _by_program(optimizer: Any, update: Any, variable: Any, gradient: Any, rate: tf.Tensor) -> bool:
+    """Updates a variable by a program of XLA; does nothing where none can or should be made."""
+    weights = variable.shape.num_elements() or 0
+    if isinstance(gradient, tf.IndexedSlices):
+        # Slices that are not summed are squared one by one, as plain Keras does.
+        if not has_summed_rows(gradient):
+            return False
+        if weights >= _LARGE_TABLE and update_rows_apart(optimizer, update, variable, gradient, rate):
+            return True
+        gradient = tf.convert_to_tensor(gradient)
+    if weights < _SMALLEST:
+        return False
+    return run_program(optimizer, lambda own, own_rate: update(variable, own, own_rate), [gradient, rate])
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

@@ -14,6 +14,8 @@ from keras.src.random.seed_generator import SeedGenerator
 
 from tfdist._internals.contract import Step, drawing_step
 from tfdist._internals.patch import Patch, in_step
+from tfdist.models import compiled_parts, counter_random
+from tfdist.models.counter_random import Key
 
 
 def _of_part(step: Step, stock: Any, generator: Any, ordered: bool = True) -> Any:
@@ -37,6 +39,15 @@ def _dropout_by_row(
     return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
 
 
+def _key_of_rows(step: Step, stock: Any, generator: Any) -> Key:
+    with step.drawing_for_all():
+        return Key(stock(generator).seed, step.first_row)
+
+
+def _are_on(step: Step, stock: Any) -> bool:
+    return bool(step.compiles_parts and stock())
+
+
 PATCHES = (
     Patch(
         name="step.random_numbers",
@@ -56,5 +67,21 @@ PATCHES = (
             upstream="no thread found",
         )
         for attribute in ("dropout", "normal", "truncated_normal", "uniform", "randint")
+    ),
+    Patch(
+        name="step.random_numbers",
+        owner=counter_random,
+        attribute="next_key",
+        make=in_step(_key_of_rows, drawing_step),
+        reason="a mask that is made by the numbers of rows needs to know which rows of the batch are here",
+        upstream="none: it is tfdist's own",
+    ),
+    Patch(
+        name="step.random_numbers",
+        owner=compiled_parts,
+        attribute="are_on",
+        make=in_step(_are_on, drawing_step),
+        reason="DTensor cannot split a program of XLA",
+        upstream="none: it is tfdist's own",
     ),
 )

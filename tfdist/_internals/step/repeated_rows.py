@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist._internals.step.compiled_update import is_compiled
+from tfdist._internals.step.update_rows import with_summed_rows
 from tfdist.errors import ConfigError, did_you_mean
 
 _CHOICES = ("keep", "sum")
@@ -47,4 +49,6 @@ def as_chosen(optimizer: Any, gradients: Sequence[Any]) -> list[Any]:
     """Returns the gradients of an update, with the slices of each row summed if that was chosen."""
     if optimizer._distribution_strategy not in _summing:
         return list(gradients)
-    return [tf.convert_to_tensor(one) if isinstance(one, tf.IndexedSlices) else one for one in gradients]
+    # A compiled update can do with the rows alone.
+    summed = with_summed_rows if is_compiled(optimizer) else tf.convert_to_tensor
+    return [summed(one) if isinstance(one, tf.IndexedSlices) else one for one in gradients]
