@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from canary import BATCH, assert_one_device, canary, collectives, compiled, rows, strategy
 
+from tfdist._internals.step.compiled_update import set_compiled_update
+
 
 @canary({"_all_reduce_sum_gradients": r"weight 0 differs by 1\.5"})
 def gradients_are_summed_once() -> None:
@@ -89,3 +91,33 @@ def accumulated_gradient_that_is_not_finite() -> None:
     for variable in counters:
         values = [float(value) for value in strategy().experimental_local_results(variable.value)]
         assert len(set(values)) == 1, f"{variable.path} is {values} on the replicas"
+
+
+def passes_over_the_weights() -> int:
+    """Returns how many operations of a compiled AdamW update write a whole weight outside of its programs."""
+    set_compiled_update(strategy(), True)
+    try:
+        with strategy().scope():
+            kernel = keras.Variable(np.ones((160, 128), "float32"), name="kernel")
+            optimizer = keras.optimizers.AdamW(0.1)
+            optimizer.build([kernel])
+
+        @tf.function(autograph=False)
+        def step() -> None:
+            strategy().run(lambda: optimizer.apply([tf.ones(kernel.shape)]))
+
+        operations = step.get_concrete_function().graph.get_operations()
+    finally:
+        set_compiled_update(strategy(), "auto")
+    return sum("Assign" in one.type and one.inputs[1].shape == kernel.shape for one in operations)
+
+
+@canary(
+    {
+        "TFOptimizer._apply_weight_decay": "^AssertionError: 2 passes",
+        "_distributed_tf_update_step": "^AssertionError: 6 passes",
+    }
+)
+def an_update_in_one_pass() -> None:
+    number = passes_over_the_weights()
+    assert number == 0, f"{number} passes"

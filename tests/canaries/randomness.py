@@ -7,7 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from canary import assert_one_device, canary, compiled, dense, strategy
+from canary import assert_one_device, canary, compiled, dense, rows, strategy
+
+from tfdist.models import BertConfig
+from tfdist.models.bert_layers import BertEmbeddings
 
 
 @canary({"SeedGenerator.next": "the replicas' draws differ by 0$"})
@@ -56,3 +59,22 @@ def random_by_row(name: str) -> Callable[[], None]:
 
 for _name, _pattern in STOCK.items():
     canary({f"tensorflow.random.{_name}": _pattern})(random_by_row(_name))
+
+
+def normalized() -> keras.Model:
+    """A classifier with a layer of BERT, which makes masks of dropout by the numbers of rows."""
+    config = BertConfig(
+        vocab_size=9, hidden_size=4, num_attention_heads=2, intermediate_size=4, num_hidden_layers=1
+    )
+    ids = keras.Input((5,), dtype="int32")
+    x = BertEmbeddings(config)(ids, keras.ops.zeros_like(ids))
+    return keras.Model(ids, keras.layers.Dense(3)(x[:, 0]))
+
+
+def tokens() -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).integers(0, 9, (25, 5)), rows()[1]
+
+
+@canary({"counter_random.next_key": r"weight 0 differs by 1\.1"})
+def masks_by_the_numbers_of_rows() -> None:
+    assert_one_device(lambda: compiled(normalized), tokens())

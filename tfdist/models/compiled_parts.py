@@ -19,17 +19,12 @@ import tensorflow as tf
 from tfdist.models.counter_random import Key, dropped
 
 
-def are_on() -> bool:
-    """Returns whether parts are compiled where this is traced."""
-    return not tf.executing_eagerly()
-
-
 def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Returns GELU(x + bias), with the normal distribution's own function, for x of shape (..., H) and bias (H,)."""
 
     @tf.custom_gradient
     def part(x: tf.Tensor, bias: tf.Tensor) -> Any:
-        return _gelu(x, bias), lambda upstream: _gelu_gradient(upstream, x, bias)
+        return _shaped(_gelu(x, bias), x), lambda upstream: _gelu_gradient(upstream, x, bias)
 
     return part(x, bias)
 
@@ -62,7 +57,7 @@ def dropout_residual_norm(
     @tf.custom_gradient
     def part(x: Any, bias: Any, residual: Any, scale: Any, shift: Any) -> Any:
         y, normal, inverse = forward(x, bias, residual, scale, shift, key)
-        return y, lambda upstream: backward(upstream, normal, inverse, bias, scale, key)
+        return _shaped(y, x), lambda upstream: backward(upstream, normal, inverse, bias, scale, key)
 
     return part(x, bias, residual, scale, shift)
 
@@ -76,7 +71,7 @@ def norm_dropout(
     @tf.custom_gradient
     def part(x: Any, scale: Any, shift: Any) -> Any:
         y, normal, inverse = forward(x, scale, shift, key)
-        return y, lambda upstream: backward(upstream, normal, inverse, scale, key)
+        return _shaped(y, x), lambda upstream: backward(upstream, normal, inverse, scale, key)
 
     return part(x, scale, shift)
 
@@ -95,7 +90,7 @@ def softmax_dropout(scores: tf.Tensor, bias: tf.Tensor, *, rate: float, key: Key
     @tf.custom_gradient
     def part(scores: Any) -> Any:
         y, probabilities = forward(scores, bias, key)
-        return y, lambda upstream: backward(upstream, probabilities, key)
+        return _shaped(y, scores), lambda upstream: backward(upstream, probabilities, key)
 
     return part(scores)
 
@@ -107,13 +102,19 @@ def _program(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def _shaped(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns the output of a program, which serves several shapes, with the shape that tracing knows of the input."""
+    y.set_shape(x.shape)
+    return y
+
+
 def _exact(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
 
 def _over_rows(x: tf.Tensor) -> tf.Tensor:
     """Returns the sum over all axes but the last."""
-    return tf.reduce_sum(tf.reshape(x, [-1, x.shape[-1]]), 0)
+    return tf.reduce_sum(x, list(range(x.shape.rank - 1)))
 
 
 @_program

@@ -44,10 +44,10 @@ def uniform_bits(shape: tf.Tensor, key: Key) -> tf.Tensor:
     row_size = tf.reduce_prod(shape[1:])
     first = tf.cast(key.first_row, tf.uint32) * tf.cast(row_size, tf.uint32)
     numbers = tf.cast(tf.range(row_size * shape[0]), tf.uint32) + first
-    x = numbers * _constant(_STRIDE) + key.seed[0]
-    x = _folded(x, 16) * _constant(_FIRST) + key.seed[1]
-    x = _folded(x, 13) * _constant(_SECOND)
-    return tf.reshape(_folded(x, 16), shape)
+    # Seeds are often counted up, and mixed they have nothing in common.
+    first_half = _mixed(key.seed[1] * _constant(_STRIDE) + _mixed(key.seed[0], _constant(0)), _constant(0))
+    second_half = _mixed(first_half + _constant(_STRIDE), _constant(0))
+    return tf.reshape(_mixed(numbers * _constant(_STRIDE) + first_half, second_half), shape)
 
 
 def dropped(x: tf.Tensor, rate: float, key: Key) -> tf.Tensor:
@@ -56,6 +56,12 @@ def dropped(x: tf.Tensor, rate: float, key: Key) -> tf.Tensor:
         return x
     kept = uniform_bits(tf.shape(x), key) >= _constant(min(round(rate * 2**32), 2**32 - 1))
     return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros([], x.dtype))
+
+
+def _mixed(x: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    x = _folded(x, 16) * _constant(_FIRST) + added
+    x = _folded(x, 13) * _constant(_SECOND)
+    return _folded(x, 16)
 
 
 def _constant(number: int) -> tf.Tensor:

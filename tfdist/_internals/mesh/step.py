@@ -24,9 +24,6 @@ class MeshStep(Step):
             its own rows, and devices with the same rows draw the same.
     """
 
-    # DTensor cannot split a program.
-    compiles_parts = False
-
     def __init__(
         self,
         num_rows: tf.Tensor,

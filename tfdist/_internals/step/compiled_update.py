@@ -87,7 +87,9 @@ def _is_own(kind: type, name: str) -> bool:
 def _decayed(stock: Any) -> Any:
     @functools.wraps(stock)
     def _apply_weight_decay(self: Any, variables: Sequence[Any]) -> None:
-        if self.weight_decay is None or not is_compiled(self):
+        # A class with an `apply` of its own may call this where no update follows.
+        is_by_hand = any(_is_own(type(self), name) for name in ("apply", "apply_gradients"))
+        if self.weight_decay is None or is_by_hand or not is_compiled(self):
             return stock(self, variables)
         _waiting.variables = tuple(variables)
         return None
