@@ -7,9 +7,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from canary import assert_one_device, canary, compiled, dense, rows, strategy
 
-from tfdist.models import BertConfig
+from tfdist._internals.contract import step_scope
+from tfdist._internals.mesh.step import MeshStep
+from tfdist.models import BertConfig, compiled_parts
 from tfdist.models.bert_layers import BertEmbeddings
 
 
@@ -78,3 +81,16 @@ def tokens() -> tuple[np.ndarray, np.ndarray]:
 @canary({"counter_random.next_key": r"weight 0 differs by 1\.1"})
 def masks_by_the_numbers_of_rows() -> None:
     assert_one_device(lambda: compiled(normalized), tokens())
+
+
+@canary({"compiled_parts.are_on": "^AssertionError: a program of XLA on a mesh"})
+def plain_operations_on_a_mesh() -> None:
+    found, mesh = [], strategy(mesh=True).mesh
+
+    @tf.function(autograph=False)
+    def step() -> None:
+        with step_scope(MeshStep(tf.constant(8, tf.int64), mesh, {}, by_row=False)):
+            found.append(compiled_parts.are_on())
+
+    step()
+    assert found == [False], "a program of XLA on a mesh"

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tfdist.errors import ModelError
 from tfdist.models import compiled_parts, counter_random
@@ -51,7 +50,7 @@ class _BertLayer(keras.layers.Layer):
 
     def _is_compiled(self, training: bool | None) -> bool:
         # What is exported for serving has no programs of XLA, which not every server can run.
-        return bool(training) and self.compute_dtype != "float64" and not tf.executing_eagerly()
+        return bool(training) and self.compute_dtype != "float64" and compiled_parts.are_on()
 
 
 def _key(dropout: keras.layers.Dropout) -> Key:

@@ -19,6 +19,11 @@ import tensorflow as tf
 from tfdist.models.counter_random import Key, dropped
 
 
+def are_on() -> bool:
+    """Returns whether parts are compiled where this is traced."""
+    return not tf.executing_eagerly()
+
+
 def bias_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Returns GELU(x + bias), with the normal distribution's own function, for x of shape (..., H) and bias (H,)."""
 

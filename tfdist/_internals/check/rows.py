@@ -32,6 +32,7 @@ class RowsOfReplicas(Step):
     def __init__(self, sizes: Sequence[int], padded_size: int, as_one_device: bool) -> None:
         num_rows = tf.constant(sum(sizes), tf.int64)
         super().__init__(num_rows, num_rows)
+        self.compiles_parts = bool(sizes)  # as the step that is done once more
         self.by_row = bool(sizes) and not as_one_device
         self.sizes = tuple(sizes)
         self.unlike = 0

@@ -24,6 +24,9 @@ class MeshStep(Step):
             its own rows, and devices with the same rows draw the same.
     """
 
+    # Of a program that serves batches of several sizes DTensor cannot tell the shapes inside, which it needs to know.
+    compiles_parts = False
+
     def __init__(
         self,
         num_rows: tf.Tensor,

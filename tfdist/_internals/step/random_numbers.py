@@ -14,7 +14,7 @@ from keras.src.random.seed_generator import SeedGenerator
 
 from tfdist._internals.contract import Step, drawing_step
 from tfdist._internals.patch import Patch, in_step
-from tfdist.models import counter_random
+from tfdist.models import compiled_parts, counter_random
 from tfdist.models.counter_random import Key
 
 
@@ -44,6 +44,10 @@ def _key_of_rows(step: Step, stock: Any, generator: Any) -> Key:
         return Key(stock(generator).seed, step.first_row)
 
 
+def _are_on(step: Step, stock: Any) -> bool:
+    return bool(step.compiles_parts and stock())
+
+
 PATCHES = (
     Patch(
         name="step.random_numbers",
@@ -70,6 +74,14 @@ PATCHES = (
         attribute="next_key",
         make=in_step(_key_of_rows, drawing_step),
         reason="a mask that is made by the numbers of rows needs to know which rows of the batch are here",
+        upstream="none: it is tfdist's own",
+    ),
+    Patch(
+        name="step.random_numbers",
+        owner=compiled_parts,
+        attribute="are_on",
+        make=in_step(_are_on, drawing_step),
+        reason="DTensor does not know the shapes in a program of XLA that serves batches of several sizes",
         upstream="none: it is tfdist's own",
     ),
 )

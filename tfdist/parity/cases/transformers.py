@@ -49,7 +49,7 @@ def attention(context: Context) -> dict[str, Any]:
     return tiny.outcome(context, model, history)
 
 
-def _tfdist_backbone(vocab_size: int = VOCABULARY, num_layers: int = 1, dropout: float = 0.0) -> keras.Model:
+def _tfdist_backbone(vocab_size: int = VOCABULARY, num_layers: int = 1) -> keras.Model:
     config = BertConfig(
         vocab_size=vocab_size,
         hidden_size=8,
@@ -57,14 +57,14 @@ def _tfdist_backbone(vocab_size: int = VOCABULARY, num_layers: int = 1, dropout:
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=LENGTH,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     return build_bert(config)
 
 
 def _tfdist_bert() -> keras.Model:
-    return bert_classifier(_tfdist_backbone(dropout=0.2), tiny.CLASSES, dropout=0.0)
+    return bert_classifier(_tfdist_backbone(), tiny.CLASSES, dropout=0.0)
 
 
 def _hub_backbone(name: str) -> keras.Model:
@@ -111,7 +111,7 @@ def _encoder(context: Context, build: Callable[[], keras.Model], deviation: floa
 
 @case("transformers", on=WIDE)
 def bert(context: Context) -> dict[str, Any]:
-    """Tfdist's BERT classifier, dropout by the numbers of rows, momentum, clipping, uneven batches."""
+    """Tfdist's BERT classifier, momentum, clipping, uneven batches."""
     return _encoder(context, _tfdist_bert)
 
 
