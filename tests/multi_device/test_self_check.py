@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,8 +16,10 @@ import tensorflow as tf
 import tfdist
 from tfdist._internals import check
 from tfdist._internals.check import reference
+from tfdist._internals.fit.run import run_of
 from tfdist._internals.replica import step as replica_step
 from tfdist._internals.step.repeated_rows import set_repeated_rows
+from tfdist.callbacks import TensorBoard
 from tfdist.errors import ConfigError, SelfCheckError
 from tfdist.strategies.mirrored import Mirrored
 
@@ -259,6 +262,16 @@ def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(check.ENVIRONMENT, "yes")
     with pytest.raises(ConfigError, match="TFDIST_SELF_CHECK='yes'"):
         check.mode_of(None)
+
+
+def test_what_only_tells_of_the_training_is_no_part_of_it(mirrored: Any, tmp_path: Path) -> None:
+    # The callback counts rows, waits and norms in variables of the step, of which one device alone knows nothing.
+    model = network(mirrored)
+    callback = TensorBoard(str(tmp_path), update_freq=1)
+    dataset = tf.data.Dataset.from_tensor_slices(rows()).batch(BATCH)
+    model.fit(dataset, epochs=1, verbose=0, callbacks=[callback])
+    assert mirrored.self_check == "on"
+    assert run_of(model).probe.read().examples == len(rows()[0])
 
 
 def test_own_randomness_cannot_be_checked(mirrored: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.contract import current_step
+from tfdist._internals.contract import METER_NAME, current_step
 from tfdist._internals.step.optimizers import observe_gradients
 
 
@@ -23,7 +23,7 @@ class GradientNorm:
 
     def __init__(self) -> None:
         with tf.init_scope():  # placed like the model's variables, so that XLA can compile the assignment
-            self._norm = tf.Variable(math.nan, dtype=tf.float32, trainable=False)
+            self._norm = tf.Variable(math.nan, dtype=tf.float32, trainable=False, name=METER_NAME)
 
     @classmethod
     def of(cls, optimizer: Any) -> GradientNorm:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.contract import Distribution, distribution_of
+from tfdist._internals.contract import METER_NAME, Distribution, distribution_of
 from tfdist._internals.fit.run import run_of
 from tfdist.measure.probed_function import ProbedFunction
 
@@ -38,9 +38,9 @@ class StepProbe:
     def __init__(self, distribution: Distribution | None) -> None:
         self._distribution = distribution
         with tf.init_scope(), tf.device("CPU:0"):
-            self._examples = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._input_s = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+            self._examples = tf.Variable(0, dtype=tf.int64, trainable=False, name=METER_NAME)
+            self._tokens = tf.Variable(0, dtype=tf.int64, trainable=False, name=METER_NAME)
+            self._input_s = tf.Variable(0.0, dtype=tf.float64, trainable=False, name=METER_NAME)
         self.is_connected = False
 
     @classmethod

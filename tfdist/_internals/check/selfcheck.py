@@ -140,13 +140,14 @@ def _both(
     except Exception as error:
         problem = error
     clock.end("compile on one device")
-    tracked = with_others(variables_of(model), program.trace(sample.batch))
+    tracked, meters = with_others(variables_of(model), program.trace(sample.batch))
     clock.end(OWN_TRACE)
     if problem is not None:
         raise CannotCheckError(f"one device cannot compile it: {problem}") from problem
     accumulates = has_open_accumulation(model)
     with acting(model):
         kept = [one.read() for one in tracked]
+        metered = [one.read() for one in meters]
         before = _totals(distribution, tracked, kept, with_accumulators=accumulates)
         # A metric begins with what one replica has of it, and not with the sum over all.
         before |= {one.path: own[0] for one, own in zip(tracked, kept, strict=True) if one.role == METRIC}
@@ -172,7 +173,7 @@ def _both(
         except tf.errors.ResourceExhaustedError as error:
             raise NoMemoryError("one device has not the memory for it") from error
         finally:
-            for one, values in zip(tracked, kept, strict=True):
+            for one, values in zip([*tracked, *meters], [*kept, *metered], strict=True):
                 one.write(values)
     clock.end("read and write")
     return outcomes, sizes

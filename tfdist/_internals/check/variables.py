@@ -12,6 +12,8 @@ from keras.src.backend.common import global_state
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
+from tfdist._internals.contract import METER_NAME
+
 # What a variable is to the training, in the order in which a report names them.
 WEIGHT, STATE, SLOT, METRIC = "weight", "state", "optimizer", "metric"
 
@@ -115,10 +117,7 @@ def variables_of(model: keras.Model) -> list[Tracked]:
         for variable in variables:
             if id(variable) in found or getattr(variable, "_value", None) is None:
                 continue
-            path = variable.path
-            while path in paths:
-                path += "'"
-            paths.add(path)
+            path = _unlike(paths, variable.path)
             found[id(variable)] = Tracked(path, role(variable), variable._value, variable)
     return list(found.values())
 
@@ -129,12 +128,22 @@ def _of_optimizer(optimizer: Any) -> list[Any]:
     return [*optimizer.variables, *own]
 
 
-def with_others(known: list[Tracked], raw: Iterable[Any]) -> list[Tracked]:
-    """Returns the variables, and those of TensorFlow in `raw` that are not among them."""
+def with_others(known: list[Tracked], raw: Iterable[Any]) -> tuple[list[Tracked], list[Tracked]]:
+    """Returns the variables, with those of TensorFlow in `raw` that are not among them; and apart from them meters."""
     seen = {id(component) for tracked in known for component in (tracked.raw, *tracked.components)}
-    found = list(known)
+    found, paths = list(known), {tracked.path for tracked in known}
+    meters: list[Tracked] = []
     for variable in raw:
         if id(variable) not in seen and variable.dtype != tf.resource:
             seen.add(id(variable))
-            found.append(Tracked(variable.name, STATE, variable))
-    return found
+            group = meters if variable.name.startswith(METER_NAME) else found
+            group.append(Tracked(_unlike(paths, variable.name), STATE, variable))
+    return found, meters
+
+
+def _unlike(paths: set[str], path: str) -> str:
+    """Returns a path that is none of `paths`, and adds it to them."""
+    while path in paths:
+        path += "'"
+    paths.add(path)
+    return path

@@ -23,7 +23,11 @@ from tfdist._internals.contract.step import (
     step_scope,
 )
 
+# A variable of this name only tells of a training: how many rows there were, or how long a step has waited for them.
+METER_NAME = "tfdist_meter"
+
 __all__ = [
+    "METER_NAME",
     "Batches",
     "Distribution",
     "Sample",
