@@ -1,0 +1,179 @@
+"""The rounds of one model: how far the present one is, and what must be averaged before somebody reads."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._internals.check.variables import optimizers_of
+from tfdist._internals.contract import current_step
+from tfdist._internals.processes.watch import shared_step
+from tfdist._internals.replica.local.average import Averaging, mean_of
+from tfdist._internals.replica.local.options import LocalSteps
+from tfdist.errors import UnsupportedError
+from tfdist.log import warn_once
+from tfdist.process import num_processes
+
+# What an optimizer has that is the same on all replicas by itself.
+_ALIKE = ("_iterations", "_learning_rate", "dynamic_scale")
+
+
+class Rounds:
+    """The rounds of one model.
+
+    Args:
+        strategy: The model's.
+        model: The model.
+        options: What a round is.
+
+    Attributes:
+        num_synchronizations: How many averages of the weights there were.
+        drift: How far a replica was from the last average; see `Averaging.end`. None before the first.
+        momenta: Path of a weight -> its outer momentum.
+    """
+
+    def __init__(self, strategy: Any, model: Any, options: LocalSteps) -> None:
+        self._strategy, self._options = strategy, options
+        self._model = weakref.ref(model)
+        self._averaging: Averaging | None = None
+        self._mean: tuple[list[Any], Callable[[], Any]] = [], lambda: None
+        self._is_open = False
+        self._left = 0
+        self._slots_differ = False
+        self._apart: set[int] = set()
+        self._thread = 0
+        self.num_synchronizations = 0
+        self.drift: tf.Tensor | None = None
+        self.momenta: dict[str, Any] = {}
+
+    # Called around steps.
+
+    def begin(self) -> int:
+        """Begins a round, if none is open; returns how many steps are left in it."""
+        if self._is_open:
+            return self._left
+        model: Any = self._model()
+        averaging = self.averaging_of(model)
+        averaging.begin()
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        accumulation = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        self._left = self._options.num_updates * accumulation
+        if accumulation > 1 and optimizer.built:
+            # An update that is open already belongs to this round.
+            self._left -= int(optimizer._iterations) % accumulation
+        self._apart = {id(variable._value) for variable in (*averaging.weights, *_slots_of(model))}
+        self._thread = threading.get_ident()
+        self._is_open = self._slots_differ = True
+        return self._left
+
+    def counting(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Returns a training step that is counted in the round, as each replica runs it."""
+
+        @functools.wraps(step_function)
+        def counted(data: Any) -> Any:
+            step = current_step()
+            assert step is not None
+            self.averaging_of(self._model()).count(step)
+            return step_function(data)
+
+        return counted
+
+    def advance(self, num_steps: int) -> None:
+        """Notes that so many steps were made, and ends the round if it is full."""
+        self._left -= num_steps
+        if self._left <= 0:
+            self._end()
+
+    # Called before weights are read.
+
+    def settle(self, *, slots: bool) -> None:
+        """Ends an open round, so that all replicas have the same weights; all processes call it.
+
+        Args:
+            slots: Whether the optimizer's slots are averaged too. If not, only moving averages of weights are.
+        """
+        was_open = self._is_open
+        if was_open:
+            self._end()
+        model = self._model()
+        chosen = _slots_of(model) if slots and self._slots_differ else _averages_of(model) if was_open else []
+        if not chosen:
+            return
+        if [id(one) for one in self._mean[0]] != [id(one) for one in chosen]:
+            self._mean = chosen, mean_of(self._strategy, chosen)
+        with shared_step("sum"):
+            self._mean[1]()
+        self._slots_differ = self._slots_differ and not slots
+
+    def before_read(self, variable: Any) -> None:
+        """Settles before a script reads a variable that the replicas have not alike, or says that it cannot.
+
+        Args:
+            variable: TensorFlow's variable.
+        """
+        differs = self._is_open or (self._slots_differ and num_processes() == 1)
+        if not differs or id(variable) not in self._apart or threading.get_ident() != self._thread:
+            return
+        if num_processes() == 1:
+            self.settle(slots=True)
+            return
+        warn_once(
+            "weights or slots are read in the middle of a round of local steps, where each replica has its own: this "
+            "process reads those of its first replica. Call tfdist.average_weights(model) before it, in every worker."
+        )
+
+    def _end(self) -> None:
+        assert self._averaging is not None
+        self._is_open = False
+        with shared_step("sum"):
+            self.drift = self._averaging.end()
+        self.num_synchronizations += 1
+
+    def averaging_of(self, model: Any) -> Averaging:
+        """Returns what averages the weights that are trained now; their outer momentum stays."""
+        weights = [one for one in model.trainable_variables if tf.as_dtype(one.dtype).is_floating]
+        known = self._averaging
+        if known is None or [id(one) for one in known.weights] != [id(one) for one in weights]:
+            known = self._averaging = Averaging(
+                self._strategy, self._options, weights, self.momenta, _learning_rate_of(model, self._options)
+            )
+        return known
+
+
+def _learning_rate_of(model: Any, options: LocalSteps) -> Callable[[], Any] | None:
+    if options.outer_optimizer != "slow_momentum":
+        return None
+    if model.optimizer is None:
+        raise UnsupportedError(
+            f"outer_optimizer='slow_momentum' divides by the learning rate of the model's optimizer, and {model.name!r} "
+            "was compiled without one. Give outer_optimizer='nesterov' or 'average'."
+        )
+    return lambda: model.optimizer.learning_rate
+
+
+def _slots_of(model: Any) -> list[Any]:
+    """Returns the variables of a model's optimizers of which each replica has its own values."""
+    optimizers = optimizers_of(model)
+    # That which scales the loss has among its variables those of the one inside of it.
+    alike = {id(getattr(optimizer, name, None)) for optimizer in optimizers for name in _ALIKE}
+    found = {id(variable): variable for optimizer in optimizers for variable in optimizer.variables}
+    return [
+        variable
+        for key, variable in found.items()
+        if key not in alike and tf.as_dtype(variable.dtype).is_floating
+    ]
+
+
+def _averages_of(model: Any) -> list[Any]:
+    """Returns the moving averages of weights that optimizers keep."""
+    return [
+        variable
+        for optimizer in optimizers_of(model)
+        for variable in getattr(optimizer, "_model_variables_moving_average", ())
+        if variable is not None
+    ]
