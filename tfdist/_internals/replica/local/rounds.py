@@ -150,8 +150,8 @@ def _learning_rate_of(model: Any, options: LocalSteps) -> Callable[[], Any] | No
         return None
     if model.optimizer is None:
         raise UnsupportedError(
-            f"outer_optimizer='slow_momentum' divides by the learning rate of the model's optimizer, and {model.name!r} "
-            "was compiled without one. Give outer_optimizer='nesterov' or 'average'."
+            "outer_optimizer='slow_momentum' divides by the learning rate of the model's optimizer, and "
+            f"{model.name!r} was compiled without one. Give outer_optimizer='nesterov' or 'average'."
         )
     return lambda: model.optimizer.learning_rate
 
