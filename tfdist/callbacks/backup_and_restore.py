@@ -17,7 +17,6 @@ from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.files import replacing
 from tfdist.process import is_chief
 
-
 # The file beside Keras's, with the strategy's own part of the state.
 _OF_RUN = "strategy.npz"
 
@@ -26,9 +25,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
 
     The chief writes a folder `epoch-N`, which appears by a rename, so that weights and epoch number always belong
-    together. With it is what a strategy keeps of a training, such as the outer momentum of local steps. Every worker reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each
-    folder. It leaves out the seeds of dropout and the position in the data, and so does this callback. That is why
-    only whole epochs are kept.
+    together. With them is what a strategy keeps of a training, such as the outer momentum of local steps. Every worker
+    reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each folder. It leaves out
+    the seeds of dropout and the position in the data, and so does this callback. That is why only whole epochs are
+    kept.
 
     Args:
         backup_dir: A folder for this backup alone. On several hosts it must be one that all of them see.

@@ -46,12 +46,12 @@ class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredS
         communication: `"auto"`, `"ring"` or `"nccl"`.
         timeout_s: Seconds that a step, the start-up or a meeting of the processes may wait for a process. A step in
             which all of them are may take ten times as long, since TensorFlow compiles the first.
-        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
         local_steps: How many updates each replica makes of its own copy of the weights, from its own gradients, before
             all of them average the weights; see docs/local-steps.md. 1 is synchronous training.
         outer_optimizer: What follows the average: `"average"` nothing, `"slow_momentum"` or `"nesterov"`.
         outer_learning_rate: The step size of the outer update; None for its default.
         outer_momentum: The momentum of the outer update, from 0 to below 1; None for its default.
+        random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
         ConfigError: An option has a value that is not allowed.
@@ -67,19 +67,19 @@ class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredS
         devices_per_worker: int | None = None,
         communication: Literal["auto", "ring", "nccl"] = "auto",
         timeout_s: float = 300.0,
-        random_by_row: bool = False,
         local_steps: int = 1,
         outer_optimizer: Literal["average", "slow_momentum", "nesterov"] = "average",
         outer_learning_rate: float | None = None,
         outer_momentum: float | None = None,
+        random_by_row: bool = False,
     ) -> None:
-        self.random_by_row = random_by_row
-        self.local_steps = read_options(local_steps, outer_optimizer, outer_learning_rate, outer_momentum)
         if communication not in _IMPLEMENTATIONS:
             raise ConfigError(
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
             )
         check_timeout(timeout_s)
+        self.random_by_row = random_by_row
+        self.local_steps = read_options(local_steps, outer_optimizer, outer_learning_rate, outer_momentum)
         if devices_per_worker is None:
             devices_per_worker = devices_from_environment(os.environ)
         cluster = _training_cluster(detect_cluster(os.environ))

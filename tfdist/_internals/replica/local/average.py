@@ -40,7 +40,7 @@ class Averaging:
             # Each replica counts for itself: its rows, those of all replicas, its steps, and its learning rates.
             self._counts = tf.Variable(tf.zeros([4], tf.float64), trainable=False)
             self._begins = [_like(weight, "round_begin") for weight in self._in_outer_update()]
-            self._momenta = []
+            self._momenta: list[Any] = []
             for weight in self._in_outer_update():
                 path = weight.path
                 while path in momenta and momenta[path] in self._momenta:  # two layers were given one name

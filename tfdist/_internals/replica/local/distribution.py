@@ -84,7 +84,8 @@ class RoundsDistribution(ReplicaDistribution):
     @contextmanager
     def local_updates(self) -> Iterator[None]:
         """While open, what is traced is a local step."""
-        before, self.step_class = self.step_class, local_step_class(self.step_class)
+        before: Any = self.step_class
+        self.step_class = local_step_class(before)
         try:
             yield
         finally:

@@ -45,7 +45,8 @@ class Rounds:
         self._is_open = False
         self._left = 0
         self._slots_differ = False
-        self._apart: set[int] = set()
+        self._weights: set[int] = set()
+        self._slots: set[int] = set()
         self._thread = 0
         self.num_synchronizations = 0
         self.drift: tf.Tensor | None = None
@@ -66,7 +67,8 @@ class Rounds:
         if accumulation > 1 and optimizer.built:
             # An update that is open already belongs to this round.
             self._left -= int(optimizer._iterations) % accumulation
-        self._apart = {id(variable._value) for variable in (*averaging.weights, *_slots_of(model))}
+        self._weights = {id(variable._value) for variable in averaging.weights}
+        self._slots = {id(variable._value) for variable in _slots_of(model)}
         self._thread = threading.get_ident()
         self._is_open = self._slots_differ = True
         return self._left
@@ -116,15 +118,17 @@ class Rounds:
         Args:
             variable: TensorFlow's variable.
         """
-        differs = self._is_open or (self._slots_differ and num_processes() == 1)
-        if not differs or id(variable) not in self._apart or threading.get_ident() != self._thread:
+        is_slot = id(variable) in self._slots
+        differs = self._slots_differ if is_slot else self._is_open and id(variable) in self._weights
+        if not differs or threading.get_ident() != self._thread:
             return
         if num_processes() == 1:
-            self.settle(slots=True)
+            self.settle(slots=is_slot)
             return
         warn_once(
-            "weights or slots are read in the middle of a round of local steps, where each replica has its own: this "
-            "process reads those of its first replica. Call tfdist.average_weights(model) before it, in every worker."
+            f"{'a slot of the optimizer' if is_slot else 'a weight'} is read within a round of local steps, where each "
+            "replica has its own: this process reads that of its first replica. Call tfdist.average_weights(model) "
+            "before it, in every worker."
         )
 
     def _end(self) -> None:

@@ -80,6 +80,6 @@ class _OwnUpdates(ReplicaStep):
 
 
 @functools.cache
-def local_step_class(step_class: type[ReplicaStep]) -> type[ReplicaStep]:
+def local_step_class(step_class: Any) -> Any:
     """Returns the class of the local steps of a strategy whose other steps are of `step_class`."""
     return type(f"Local{step_class.__name__}", (_OwnUpdates, step_class), {})
