@@ -112,14 +112,19 @@ class LocalTraining:
         Returns:
             The sum of the squared errors before the update, of all rows.
         """
-        count, total = len(self.replicas), 0.0
+        count = len(self.replicas)
+        cuts = [slice(index * len(x) // count, (index + 1) * len(x) // count) for index in range(count)]
+        return self.step_on([(x[cut], y[cut]) for cut in cuts])
+
+    def step_on(self, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+        """Trains each replica on rows of its own; returns the sum of the squared errors before the update."""
+        total = 0.0
         self.rates.append(self.replicas[0].learning_rate(self.replicas[0].updates))
-        for index, replica in enumerate(self.replicas):
-            own = slice(index * len(x) // count, (index + 1) * len(x) // count)
-            self.rows[index] += len(x[own])
-            total += float(np.sum((x[own] @ replica.weights - y[own]) ** 2))
+        for index, (replica, (x, y)) in enumerate(zip(self.replicas, parts, strict=True)):
+            self.rows[index] += len(x)
+            total += float(np.sum((x @ replica.weights - y) ** 2))
             waiting = self._waiting[index]
-            waiting.append(replica.gradient(x[own], y[own]))
+            waiting.append(replica.gradient(x, y))
             if len(waiting) == self.accumulation:
                 replica.update(sum(waiting) / self.accumulation)
                 waiting.clear()
