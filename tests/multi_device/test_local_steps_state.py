@@ -222,6 +222,30 @@ def test_models_that_cannot_take_local_steps() -> None:
             model.fit(X, LABELS, verbose=0)
 
 
+def test_slow_momentum_needs_a_learning_rate() -> None:
+    strategy = _strategy(local_steps=4, outer_optimizer="slow_momentum")
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(1)])
+        model.compile(None, "mse")
+        model.optimizer = None
+    with pytest.raises(UnsupportedError, match="compiled without one.*Give outer_optimizer='nesterov'"):
+        model.fit(X, LABELS, verbose=0)
+
+
+def test_a_layer_that_is_frozen_in_between_stays_as_it_is() -> None:
+    strategy = _strategy(local_steps=4, outer_optimizer="nesterov")
+    model = _classifier(strategy, lambda: keras.optimizers.Adam(0.05), jit_compile=True)
+    model.fit(X, LABELS, batch_size=8, verbose=0)
+    frozen = model.layers[0].kernel.numpy()
+    model.layers[0].trainable = False
+    model.compile("sgd", model.loss, run_eagerly=True)
+    model.fit(X[:24], LABELS[:24], batch_size=8, verbose=0)
+    for copy in _copies(model.layers[0].kernel):
+        np.testing.assert_array_equal(copy, frozen)
+    assert np.isfinite(model.layers[-1].kernel.numpy()).all()
+    _assert_alike(model.trainable_variables)
+
+
 def test_average_weights_ends_a_round() -> None:
     strategy = _strategy(local_steps=4)
     model = _classifier(strategy, lambda: keras.optimizers.Adam(0.05))

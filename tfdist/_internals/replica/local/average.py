@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.contract import Step
 from tfdist._internals.replica.exchange import all_reduce
+from tfdist._internals.replica.local.counts import Counts
 from tfdist._internals.replica.local.options import LocalSteps
 from tfdist._internals.replica.local.outer import outer_update
 
@@ -20,44 +20,27 @@ class Averaging:
     Args:
         strategy: Has the variables.
         options: What follows the average.
+        counts: What the replicas have counted.
         weights: The Keras variables that are averaged.
-        momenta: Path of a weight -> its outer momentum, for those that have one already. New ones are added.
-        learning_rate: Returns the inner learning rate; None where there is none to ask for.
+        momentum_of: Returns the outer momentum of a weight, where there is an outer update.
     """
 
     def __init__(
         self,
         strategy: Any,
         options: LocalSteps,
+        counts: Counts,
         weights: Sequence[Any],
-        momenta: dict[str, Any],
-        learning_rate: Callable[[], Any] | None,
+        momentum_of: Callable[[Any], Any],
     ) -> None:
         self.weights = list(weights)
-        self._strategy, self._options = strategy, options
-        self._learning_rate = learning_rate if options.outer_optimizer == "slow_momentum" else None
+        self._strategy, self._options, self._counts = strategy, options, counts
+        moved = self.weights if options.has_momentum else []
         with strategy.scope():
-            # Each replica counts for itself: its rows, those of all replicas, its steps, and its learning rates.
-            self._counts = tf.Variable(tf.zeros([4], tf.float64), trainable=False)
-            self._begins = [_like(weight, "round_begin") for weight in self._in_outer_update()]
-            self._momenta: list[Any] = []
-            for weight in self._in_outer_update():
-                path = weight.path
-                while path in momenta and momenta[path] in self._momenta:  # two layers were given one name
-                    path += "'"
-                self._momenta.append(momenta.setdefault(path, None) or _like(weight, "outer_momentum"))
-                momenta[path] = self._momenta[-1]
+            self._begins = [zeros_like(weight, "round_begin") for weight in moved]
+            self._momenta = [momentum_of(weight) for weight in moved]
         self.begin = tf.function(lambda: strategy.run(self._begin), autograph=False)
         self._end_function = tf.function(lambda: strategy.run(self._end), autograph=False)
-
-    def _in_outer_update(self) -> list[Any]:
-        return self.weights if self._options.has_momentum else []
-
-    def count(self, step: Step) -> None:
-        """Counts a step of this replica, before it is made."""
-        rate = 0.0 if self._learning_rate is None else self._learning_rate()
-        counted = (step.num_valid, step.num_global, 1, rate)
-        self._counts.assign_add(tf.stack([tf.cast(number, tf.float64) for number in counted]))
 
     def end(self) -> tf.Tensor:
         """Averages, and makes the outer update; returns the drift, a scalar float32 tensor for which nothing waits.
@@ -67,21 +50,20 @@ class Averaging:
         return self._strategy.experimental_local_results(self._end_function())[0]
 
     def _begin(self) -> None:
-        self._counts.assign(tf.zeros([4], tf.float64))
-        for begin, weight in zip(self._begins, self._in_outer_update(), strict=True):
+        self._counts.clear()
+        for begin, weight in zip(self._begins, self.weights, strict=False):
             begin._value.assign(tf.convert_to_tensor(weight._value))
 
     def _end(self) -> tf.Tensor:
-        rows, all_rows, steps, rates = tf.unstack(self._counts)
+        part, rate = self._counts.read()
         own = [_exact(weight) for weight in self.weights]
-        part = rows / all_rows
         averages = all_reduce([value * tf.cast(part, value.dtype) for value in own])
-        apart = tf.linalg.global_norm([_single(a - b) for a, b in zip(own, averages, strict=True)])
-        drift = tf.math.divide_no_nan(apart, tf.linalg.global_norm([_single(one) for one in averages]))
+        drift = tf.math.divide_no_nan(
+            _norm([a - b for a, b in zip(own, averages, strict=True)]), _norm(averages)
+        )
         if not self._options.has_momentum:
             _assign(self.weights, averages)
             return drift
-        rate = rates / steps
         for weight, begin, average, momentum in zip(
             self.weights, self._begins, averages, self._momenta, strict=True
         ):
@@ -101,7 +83,8 @@ def mean_of(strategy: Any, variables: Sequence[Any]) -> Callable[[], Any]:
     return tf.function(lambda: strategy.run(on_replica), autograph=False)
 
 
-def _like(weight: Any, name: str) -> Any:
+def zeros_like(weight: Any, name: str) -> Any:
+    """Returns a Keras variable of the shape of a weight, and of a dtype in which sums are exact enough."""
     dtype = "float64" if weight.dtype == "float64" else "float32"
     path = f"{weight.path.replace('/', '_')}_{name}"
     return keras.Variable("zeros", shape=weight.shape, dtype=dtype, trainable=False, name=path)
@@ -113,8 +96,9 @@ def _exact(variable: Any) -> tf.Tensor:
     return value if value.dtype == tf.float64 else tf.cast(value, tf.float32)
 
 
-def _single(value: tf.Tensor) -> tf.Tensor:
-    return tf.cast(value, tf.float32)
+def _norm(values: Sequence[tf.Tensor]) -> tf.Tensor:
+    squares = [tf.reduce_sum(tf.square(tf.cast(value, tf.float32))) for value in values]
+    return tf.sqrt(tf.add_n([tf.constant(0.0), *squares]))
 
 
 def _assign(variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:

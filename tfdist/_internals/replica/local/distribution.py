@@ -47,6 +47,11 @@ class RoundsDistribution(ReplicaDistribution):
         super().prepare(model, call)
         if self.local_steps is None:
             return
+        if call == "fit" and self.local_steps.outer_optimizer == "slow_momentum" and model.optimizer is None:
+            raise UnsupportedError(
+                "outer_optimizer='slow_momentum' divides by the learning rate of the model's optimizer, and "
+                f"{model.name!r} was compiled without one. Give outer_optimizer='nesterov' or 'average'."
+            )
         if call == "fit" and type(model).make_train_function is not TensorFlowTrainer.make_train_function:
             raise UnsupportedError(
                 f"the model {model.name!r} has a make_train_function of its own, and local_steps="
@@ -69,8 +74,7 @@ class RoundsDistribution(ReplicaDistribution):
         rounds = self._rounds_of(model)
         if rounds is None:
             return {}
-        rounds.averaging_of(model)
-        return {f"outer_momentum/{path}": variable for path, variable in rounds.momenta.items()}
+        return {f"outer_momentum/{path}": variable for path, variable in rounds.momenta().items()}
 
     def figures(self, model: Any) -> dict[str, float]:
         rounds = self._rounds_of(model)

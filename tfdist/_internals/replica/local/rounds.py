@@ -13,9 +13,9 @@ import tensorflow as tf
 from tfdist._internals.check.variables import optimizers_of
 from tfdist._internals.contract import current_step
 from tfdist._internals.processes.watch import shared_step
-from tfdist._internals.replica.local.average import Averaging, mean_of
+from tfdist._internals.replica.local.average import Averaging, mean_of, zeros_like
+from tfdist._internals.replica.local.counts import Counts
 from tfdist._internals.replica.local.options import LocalSteps
-from tfdist.errors import UnsupportedError
 from tfdist.log import warn_once
 from tfdist.process import num_processes
 
@@ -34,7 +34,6 @@ class Rounds:
     Attributes:
         num_synchronizations: How many averages of the weights there were.
         drift: How far a replica was from the last average; see `Averaging.end`. None before the first.
-        momenta: Path of a weight -> its outer momentum.
     """
 
     def __init__(self, strategy: Any, model: Any, options: LocalSteps) -> None:
@@ -50,7 +49,9 @@ class Rounds:
         self._thread = 0
         self.num_synchronizations = 0
         self.drift: tf.Tensor | None = None
-        self.momenta: dict[str, Any] = {}
+        self._counts = Counts(strategy)
+        # Weight, which is kept so that no other gets its id, and its outer momentum.
+        self._momenta: dict[int, tuple[Any, Any]] = {}
 
     # Called around steps.
 
@@ -59,7 +60,7 @@ class Rounds:
         if self._is_open:
             return self._left
         model: Any = self._model()
-        averaging = self.averaging_of(model)
+        averaging = self._averaging_of(model)
         averaging.begin()
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         accumulation = getattr(optimizer, "gradient_accumulation_steps", None) or 1
@@ -80,7 +81,10 @@ class Rounds:
         def counted(data: Any) -> Any:
             step = current_step()
             assert step is not None
-            self.averaging_of(self._model()).count(step)
+            # Asked before the step, which advances the schedule.
+            needs_rate = self._options.outer_optimizer == "slow_momentum"
+            model: Any = self._model()
+            self._counts.add(step, model.optimizer.learning_rate if needs_rate else 0.0)
             return step_function(data)
 
         return counted
@@ -138,26 +142,31 @@ class Rounds:
             self.drift = self._averaging.end()
         self.num_synchronizations += 1
 
-    def averaging_of(self, model: Any) -> Averaging:
+    def _averaging_of(self, model: Any) -> Averaging:
         """Returns what averages the weights that are trained now; their outer momentum stays."""
         weights = [one for one in model.trainable_variables if tf.as_dtype(one.dtype).is_floating]
         known = self._averaging
         if known is None or [id(one) for one in known.weights] != [id(one) for one in weights]:
             known = self._averaging = Averaging(
-                self._strategy, self._options, weights, self.momenta, _learning_rate_of(model, self._options)
+                self._strategy, self._options, self._counts, weights, self._momentum_of
             )
         return known
 
+    def _momentum_of(self, weight: Any) -> Any:
+        if id(weight) not in self._momenta:
+            self._momenta[id(weight)] = weight, zeros_like(weight, "outer_momentum")
+        return self._momenta[id(weight)][1]
 
-def _learning_rate_of(model: Any, options: LocalSteps) -> Callable[[], Any] | None:
-    if options.outer_optimizer != "slow_momentum":
-        return None
-    if model.optimizer is None:
-        raise UnsupportedError(
-            "outer_optimizer='slow_momentum' divides by the learning rate of the model's optimizer, and "
-            f"{model.name!r} was compiled without one. Give outer_optimizer='nesterov' or 'average'."
-        )
-    return lambda: model.optimizer.learning_rate
+    def momenta(self) -> dict[str, Any]:
+        """Returns the outer momentum of each weight that is trained now, by the weight's path."""
+        averaging = self._averaging_of(self._model())
+        found: dict[str, Any] = {}
+        for weight in averaging.weights if self._options.has_momentum else []:
+            path = weight.path
+            while path in found:  # two layers may have been given one name
+                path += "'"
+            found[path] = self._momentum_of(weight)
+        return found
 
 
 def _slots_of(model: Any) -> list[Any]:
