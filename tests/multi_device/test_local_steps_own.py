@@ -19,9 +19,12 @@ TAGS = GENERATOR.integers(0, 3, (32, 5))
 LABELS = GENERATOR.integers(0, 2, (32, 1)).astype("float32")
 
 
-def _tagger() -> keras.Model:
+def _tagger(rows: int = 7, columns: int = 4) -> keras.Model:
     """Its loss is the mean over the tokens that are not masked, and so needs the tokens of all replicas."""
-    layers = [keras.layers.Embedding(7, 4, mask_zero=True), keras.layers.Dense(3, activation="softmax")]
+    layers = [
+        keras.layers.Embedding(rows, columns, mask_zero=True),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
     model = keras.Sequential([keras.layers.Input((5,), dtype="int32"), *layers])
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
     return model
@@ -53,8 +56,11 @@ class Contrastive(keras.Model):
         return {"loss": loss}
 
 
+TABLE = 10_000, 32  # large enough that its rows are compared before they are sent
+
 MODELS: dict[str, tuple[Callable[[], keras.Model], np.ndarray]] = {
     "masked tokens, a table": (_tagger, TAGS),
+    "a large table": (lambda: _tagger(*TABLE), TAGS),
     "a loss on the whole batch, synchronized statistics": (lambda: _pooled(keras.losses.Dice()), LABELS),
     "an own step": (lambda: _pooled("mse", Contrastive), LABELS),
 }
@@ -70,7 +76,8 @@ def test_a_round_is_training_on_own_rows_and_then_the_mean(name: str) -> None:
         with strategy.scope():
             return make()
 
-    model = build(create_strategy("mirrored", devices=2, local_steps=4))
+    strategy = create_strategy("mirrored", devices=2, local_steps=4)
+    model = build(strategy)
     model.fit(IDS, labels, batch_size=8, shuffle=False, verbose=0)
     alone = []
     for part in (slice(0, 4), slice(4, 8)):
@@ -80,6 +87,10 @@ def test_a_round_is_training_on_own_rows_and_then_the_mean(name: str) -> None:
         alone.append([variable.numpy() for variable in one.trainable_variables])
     for variable, *parts in zip(model.trainable_variables, *alone, strict=True):
         np.testing.assert_allclose(variable.numpy(), np.mean(parts, 0), rtol=1e-4, atol=1e-5)
+    if name == "a large table":
+        digests, rows, head = 2 * 8 * TABLE[0], 4 * 7 * TABLE[1], 4 * 3 * (TABLE[1] + 1)
+        sent = strategy.figures(model)["local_steps/megabytes"]
+        np.testing.assert_allclose(sent, (digests + rows + head) / 1e6, rtol=1e-6)
     if name != "an own step":
         # The model that is evaluated is whole, and so is its loss.
         keras.utils.set_random_seed(1)

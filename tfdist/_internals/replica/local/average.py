@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdist._internals.replica.exchange import all_reduce
 from tfdist._internals.replica.local.counts import Counts
 from tfdist._internals.replica.local.options import LocalSteps
 from tfdist._internals.replica.local.outer import outer_update
+from tfdist._internals.replica.local.tables import average
 
 
 class Averaging:
@@ -42,43 +42,49 @@ class Averaging:
         self.begin = tf.function(lambda: strategy.run(self._begin), autograph=False)
         self._end_function = tf.function(lambda: strategy.run(self._end), autograph=False)
 
-    def end(self) -> tf.Tensor:
-        """Averages, and makes the outer update; returns the drift, a scalar float32 tensor for which nothing waits.
+    def end(self) -> tuple[tf.Tensor, ...]:
+        """Averages, and makes the outer update.
 
-        The drift is how far the weights of this process's first replica were from the average, as a part of its norm.
+        Returns:
+            Two scalar float32 tensors, for which nothing waits: the drift, which is how far the weights of this
+            process's first replica were from the average, as a part of its norm; and how many bytes each replica gave.
         """
-        return self._strategy.experimental_local_results(self._end_function())[0]
+        return tuple(map(self._first, self._end_function()))
+
+    def _first(self, of_replicas: Any) -> tf.Tensor:
+        return self._strategy.experimental_local_results(of_replicas)[0]
 
     def _begin(self) -> None:
         self._counts.clear()
         for begin, weight in zip(self._begins, self.weights, strict=False):
             begin._value.assign(tf.convert_to_tensor(weight._value))
 
-    def _end(self) -> tf.Tensor:
+    def _end(self) -> tuple[tf.Tensor, tf.Tensor]:
         part, rate = self._counts.read()
         own = [_exact(weight) for weight in self.weights]
-        averages = all_reduce([value * tf.cast(part, value.dtype) for value in own])
+        averages, num_bytes = average(own, part)
         drift = tf.math.divide_no_nan(
             _norm([a - b for a, b in zip(own, averages, strict=True)]), _norm(averages)
         )
         if not self._options.has_momentum:
             _assign(self.weights, averages)
-            return drift
-        for weight, begin, average, momentum in zip(
+            return drift, num_bytes
+        for weight, begin, mean, momentum in zip(
             self.weights, self._begins, averages, self._momenta, strict=True
         ):
-            learning_rate = tf.cast(rate, average.dtype)
-            new, speed = outer_update(self._options, _exact(begin), average, _exact(momentum), learning_rate)
+            learning_rate = tf.cast(rate, mean.dtype)
+            new, speed = outer_update(self._options, _exact(begin), mean, _exact(momentum), learning_rate)
             _assign([weight, momentum], [new, speed])
-        return drift
+        return drift, num_bytes
 
 
 def mean_of(strategy: Any, variables: Sequence[Any]) -> Callable[[], Any]:
     """Returns a function that gives every replica the mean of the replicas' values of these Keras variables."""
 
     def on_replica() -> None:
-        part = 1.0 / strategy.num_replicas_in_sync
-        _assign(variables, all_reduce([_exact(variable) * part for variable in variables]))
+        part = tf.constant(1.0 / strategy.num_replicas_in_sync, tf.float64)
+        means, _ = average([_exact(variable) for variable in variables], part)
+        _assign(variables, means)
 
     return tf.function(lambda: strategy.run(on_replica), autograph=False)
 

@@ -78,10 +78,12 @@ class RoundsDistribution(ReplicaDistribution):
 
     def figures(self, model: Any) -> dict[str, float]:
         rounds = self._rounds_of(model)
-        if rounds is None or rounds.drift is None:
+        if rounds is None or not rounds.last:
             return {}
+        drift, num_bytes = map(float, rounds.last)
         return {
-            "local_steps/drift": float(rounds.drift),
+            "local_steps/drift": drift,
+            "local_steps/megabytes": num_bytes / 1e6,
             "local_steps/synchronizations": float(rounds.num_synchronizations),
         }
 

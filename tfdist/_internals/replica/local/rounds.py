@@ -33,7 +33,7 @@ class Rounds:
 
     Attributes:
         num_synchronizations: How many averages of the weights there were.
-        drift: How far a replica was from the last average; see `Averaging.end`. None before the first.
+        last: Drift and bytes of the last average; see `Averaging.end`. Empty before the first.
     """
 
     def __init__(self, strategy: Any, model: Any, options: LocalSteps) -> None:
@@ -48,7 +48,7 @@ class Rounds:
         self._slots: set[int] = set()
         self._thread = 0
         self.num_synchronizations = 0
-        self.drift: tf.Tensor | None = None
+        self.last: tuple[tf.Tensor, ...] = ()
         self._counts = Counts(strategy)
         # Weight, which is kept so that no other gets its id, and its outer momentum.
         self._momenta: dict[int, tuple[Any, Any]] = {}
@@ -139,7 +139,7 @@ class Rounds:
         assert self._averaging is not None
         self._is_open = False
         with shared_step("sum"):
-            self.drift = self._averaging.end()
+            self.last = self._averaging.end()
         self.num_synchronizations += 1
 
     def _averaging_of(self, model: Any) -> Averaging:
