@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from local_oracle import LocalTraining, Outer, local_training
 
 from tfdist import create_strategy
@@ -55,6 +56,13 @@ def _decayed() -> Any:
 # 3, and one of 41 a batch in which the first replica has no row.
 CASES: dict[str, tuple[int, dict[str, Any], Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
     "sgd": (43, {"local_steps": 4}, lambda: keras.optimizers.SGD(0.1), {}, {"num_updates": 4}),
+    "eager": (
+        40,
+        {"local_steps": 3},
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        {"run_eagerly": True},
+        {"num_updates": 3, "optimizer": "momentum"},
+    ),
     "a replica without rows": (
         41,
         {"local_steps": 3},
@@ -126,6 +134,24 @@ def test_fit_is_the_same_in_numpy(name: str) -> None:
     assert figures["local_steps/synchronizations"] == oracle.num_synchronizations
     np.testing.assert_allclose(figures["local_steps/drift"], oracle.drift, rtol=1e-4, atol=1e-7)
     _assert_alike([*model.trainable_variables, *model.optimizer.variables])
+
+
+def test_data_that_end_where_a_round_does() -> None:
+    """Nobody knows their length, so that a round is begun and has no step."""
+
+    def batches() -> Iterator[Any]:
+        for start in range(0, 43, 8):
+            yield X[start : start + 8], Y[start : start + 8]
+
+    spec = tf.TensorSpec([None, 4], tf.float64), tf.TensorSpec([None, 2], tf.float64)
+    data = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    strategy, oracle = _strategy(local_steps=3), _oracle(num_updates=3)
+    model = _model(strategy, lambda: keras.optimizers.SGD(0.1))
+    model.fit(data, epochs=2, verbose=0)
+    for _ in range(2):
+        oracle.epoch(X, Y, 8)
+    np.testing.assert_allclose(model.get_weights()[0], oracle.replicas[0].weights, rtol=1e-6)
+    assert strategy.figures(model)["local_steps/synchronizations"] == 4
 
 
 def test_one_local_step_is_synchronous_training() -> None:

@@ -52,9 +52,10 @@ def test_replicas_skip_a_step_of_float16_together() -> None:
     _assert_alike(model.trainable_variables)
 
 
-def test_statistics_and_moving_averages_are_alike() -> None:
-    """After each epoch the replicas have the same moving statistics, and the same averages of weights."""
-    strategy = _strategy(local_steps=4)
+@pytest.mark.parametrize("num_updates", [3, 4])
+def test_statistics_and_moving_averages_are_alike(num_updates: int) -> None:
+    """After each epoch, at whose end a round ends or not: the replicas' moving statistics and averages of weights."""
+    strategy = _strategy(local_steps=num_updates)
     model = _classifier(strategy, lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
 
     class Ends(keras.callbacks.Callback):

@@ -41,10 +41,11 @@ class Rounds:
         self._model = weakref.ref(model)
         self._averaging: Averaging | None = None
         self._mean: tuple[list[Any], Callable[[], Any]] = [], lambda: None
-        self._is_open = False
+        self._is_open = self._has_steps = False
         self._left = 0
-        self._slots_differ = False
+        self._slots_differ = self._averages_differ = False
         self._weights: set[int] = set()
+        self._averages: set[int] = set()
         self._slots: set[int] = set()
         self._thread = 0
         self.num_synchronizations = 0
@@ -69,9 +70,10 @@ class Rounds:
             # An update that is open already belongs to this round.
             self._left -= int(optimizer._iterations) % accumulation
         self._weights = {id(variable._value) for variable in averaging.weights}
-        self._slots = {id(variable._value) for variable in _slots_of(model)}
+        self._averages = {id(variable._value) for variable in _averages_of(model)}
+        self._slots = {id(variable._value) for variable in _slots_of(model)} - self._averages
         self._thread = threading.get_ident()
-        self._is_open = self._slots_differ = True
+        self._is_open, self._has_steps = True, False
         return self._left
 
     def counting(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -92,6 +94,7 @@ class Rounds:
     def advance(self, num_steps: int) -> None:
         """Notes that so many steps were made, and ends the round if it is full."""
         self._left -= num_steps
+        self._has_steps = self._slots_differ = self._averages_differ = True
         if self._left <= 0:
             self._end()
 
@@ -103,18 +106,22 @@ class Rounds:
         Args:
             slots: Whether the optimizer's slots are averaged too. If not, only moving averages of weights are.
         """
-        was_open = self._is_open
-        if was_open:
+        if self._is_open and self._has_steps:
             self._end()
-        model = self._model()
-        chosen = _slots_of(model) if slots and self._slots_differ else _averages_of(model) if was_open else []
+        self._is_open = False  # where the data had ended before its first step too
+        model, chosen = self._model(), []
+        if slots and self._slots_differ:
+            chosen = _slots_of(model)
+        elif self._averages_differ:
+            chosen = _averages_of(model)
+        self._averages_differ = False
+        self._slots_differ = self._slots_differ and not slots
         if not chosen:
             return
         if [id(one) for one in self._mean[0]] != [id(one) for one in chosen]:
             self._mean = chosen, mean_of(self._strategy, chosen)
         with shared_step("sum"):
             self._mean[1]()
-        self._slots_differ = self._slots_differ and not slots
 
     def before_read(self, variable: Any) -> None:
         """Settles before a script reads a variable that the replicas have not alike, or says that it cannot.
@@ -123,7 +130,11 @@ class Rounds:
             variable: TensorFlow's variable.
         """
         is_slot = id(variable) in self._slots
-        differs = self._slots_differ if is_slot else self._is_open and id(variable) in self._weights
+        differs = (
+            (self._is_open and self._has_steps and id(variable) in self._weights)
+            or (self._averages_differ and id(variable) in self._averages)
+            or (self._slots_differ and is_slot)
+        )
         if not differs or threading.get_ident() != self._thread:
             return
         if num_processes() == 1:
