@@ -13,6 +13,7 @@ from test_local_steps import _assert_alike, _copies, _strategy
 
 import tfdist
 from tfdist import create_strategy
+from tfdist._internals.fit.state import named_state
 from tfdist.callbacks import BackupAndRestore, TensorBoard
 from tfdist.errors import ConfigError, UnsupportedError
 
@@ -100,6 +101,11 @@ def test_a_run_goes_on_as_if_never_interrupted(tmp_path: Path) -> None:
                 continue
         momenta = list(strategy.variables_of_run(model).values())
         assert len(momenta) == 6 and all(np.any(one.numpy()) for one in momenta)
+        parts = [
+            part for name, part in named_state(model).items() if name.startswith("strategy/outer_momentum/")
+        ]
+        for part, momentum in zip(parts, momenta, strict=True):
+            np.testing.assert_array_equal(part.read(), momentum.numpy())
         variables = [*model.variables, *model.optimizer.variables, *momenta]
         found.append([copy for variable in variables if variable.shape for copy in _copies(variable)])
     for whole, broken in zip(*found, strict=True):
