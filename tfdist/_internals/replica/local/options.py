@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tfdist.errors import ConfigError, did_you_mean
 
 # Name -> the default step size and momentum of the outer update, None where it has neither. Those of slow momentum are
-# the defaults of PyTorch's `SlowMomentumOptimizer`, those of Nesterov the values of Douillard et al. 2023, table 5.
+# the defaults of `SlowMomentumOptimizer` of torchdistx, those of Nesterov the values of Douillard et al. 2023.
 _OUTER: dict[str, tuple[float, float] | None] = {
     "average": None,
     "slow_momentum": (1.0, 0.5),
