@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "create_strategy": "strategies.factory",
     "broadcast_weights": "strategies.broadcast",
+    "average_weights": "strategies.average",
     "list_strategies": "strategies.factory",
     "register_strategy": "strategies.factory",
     "sum_gradients": "own_steps",

@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.processes.coordination import barrier, broadcast_json
-from tfdist.callbacks.chief_writer import save_along
+from tfdist.callbacks.chief_writer import save_along, settle
 from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.files import replacing
 from tfdist.process import is_chief
+
+# The file beside Keras's, with the strategy's own part of the state.
+_OF_RUN = "strategy.npz"
 
 
 class BackupAndRestore(keras.callbacks.Callback):
     """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
 
     The chief writes a folder `epoch-N`, which appears by a rename, so that weights and epoch number always belong
-    together. Every worker reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each
-    folder. It leaves out the seeds of dropout and the position in the data, and so does this callback. That is why
-    only whole epochs are kept.
+    together. With them is what a strategy keeps of a training, such as the outer momentum of local steps. Every worker
+    reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each folder. It leaves out
+    the seeds of dropout and the position in the data, and so does this callback. That is why only whole epochs are
+    kept.
 
     Args:
         backup_dir: A folder for this backup alone. On several hosts it must be one that all of them see.
@@ -58,8 +64,10 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "Put backup_dir on a file system that all hosts share."
             )
         self._stock(folder).on_train_begin()
+        self._read_run(folder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        settle(self.model)
         if is_chief():
             self._save(epoch)
         else:
@@ -75,6 +83,24 @@ class BackupAndRestore(keras.callbacks.Callback):
         stock.set_model(self.model)
         return stock
 
+    def _variables_of_run(self) -> list[Any]:
+        distribution = distribution_of(self.model.distribute_strategy)
+        return [] if distribution is None else list(distribution.variables_of_run(self.model).values())
+
+    def _write_run(self, folder: Path) -> None:
+        """Writes what the strategy needs of a training, if anything."""
+        arrays = [variable.numpy() for variable in self._variables_of_run()]
+        if arrays:
+            np.savez(folder / _OF_RUN, *arrays)
+
+    def _read_run(self, folder: Path) -> None:
+        """Reads it, in the order of the variables: as in Keras, names may differ from one process to the next."""
+        if not (folder / _OF_RUN).is_file():  # the backup of a training without any
+            return
+        with np.load(folder / _OF_RUN) as arrays:
+            for variable, name in zip(self._variables_of_run(), arrays.files, strict=False):
+                variable.assign(arrays[name])
+
     def _newest(self) -> str | None:
         names = [
             path.name for path in self.backup_dir.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name)
@@ -86,5 +112,6 @@ class BackupAndRestore(keras.callbacks.Callback):
         folder = self.backup_dir / f"epoch-{epoch + 1}"
         with replacing(folder, "The backup before it is unchanged.") as temporary:
             self._stock(temporary).on_epoch_end(epoch)
+            self._write_run(temporary)
         if previous not in (None, folder.name):
             shutil.rmtree(self.backup_dir / str(previous), ignore_errors=True)

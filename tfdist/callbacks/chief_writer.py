@@ -20,6 +20,13 @@ def save_along(model: Any, save: Callable[[str], None]) -> None:
             save(folder)
 
 
+def settle(model: Any) -> None:
+    """Ends what steps have left open in weights and slots, before these are saved; all processes call it."""
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution is not None:
+        distribution.settle(model, slots=True)
+
+
 class AtomicModel:
     """A model whose `save` and `save_weights` write atomically on the chief, and nothing on other processes.
 
@@ -37,6 +44,7 @@ class AtomicModel:
         self._write(self._wrapped.save_weights, filepath, options)
 
     def _write(self, save: Callable[..., None], filepath: str, options: dict[str, Any]) -> None:
+        settle(self._wrapped)
         if is_chief():
             write_atomically(str(filepath), lambda temporary: save(temporary, **options))
         else:

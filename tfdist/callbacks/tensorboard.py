@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.callbacks.throughput import THROUGHPUT_LOG
 from tfdist.errors import ConfigError
@@ -27,7 +28,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     The runs are `train` and `validation`. Losses and metrics are `epoch_*` by epoch, as in Keras's own callback. The
     following are by training step: the speed (`throughput/`, `step_time/`), the state of the optimizer (`optimizer/`),
-    `memory/` and, with an `update_freq` in steps, the logs within the epoch (`batch/`). Give the callback to `fit` on
+    `memory/`, what a strategy measures of its own, and, with an `update_freq` in steps, the logs within the epoch
+    (`batch/`). Give the callback to `fit` on
     every worker: only the chief writes, but all workers send it their times.
 
     Args:
@@ -164,9 +166,11 @@ class TensorBoard(keras.callbacks.Callback):
         if interval is None:
             return
         intervals = all_gather_json("tensorboard", asdict(interval))
+        distribution = distribution_of(self.model.distribute_strategy)
         if is_chief():
             scalars = summarize([Interval(**worker) for worker in intervals])
             scalars |= self._optimizer_scalars() | memory_gib()
+            scalars |= distribution.figures(self.model) if distribution is not None else {}
             self._write("train", scalars, self._meter.first_iteration + step)
 
     def _optimizer_scalars(self) -> dict[str, float]:

@@ -179,14 +179,19 @@ def read_options(owner: str, build: Callable[..., Any], options: Mapping[str, An
     for option, value in options.items():
         if option not in allowed and not takes_all:
             where = f"{value.origin}: " if isinstance(value, Given) else ""
-            raise ConfigError(
-                f"{where}{owner} has no option {option!r}; it takes {allowed or 'none'}.{did_you_mean(option, allowed)}"
-            )
+            hint = did_you_mean(option, allowed) or _strategies_with(option)
+            raise ConfigError(f"{where}{owner} has no option {option!r}; it takes {allowed or 'none'}.{hint}")
         if isinstance(value, Given):
             value = _read(option, value, parameters.get(option))
         if value is not None:
             chosen[option] = value
     return chosen
+
+
+def _strategies_with(option: str) -> str:
+    """Returns which strategies have an option that another one was given, in words."""
+    found = [repr(name) for name in _STRATEGIES if option in _parameters(_builder(name))]
+    return f" {' and '.join(found)} {'have' if len(found) > 1 else 'has'} it." if found else ""
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -18,12 +18,14 @@ from tfdist._internals.replica.extended import (
     MultiWorkerExtended,
     next_collective_key_base,
 )
+from tfdist._internals.replica.local.distribution import RoundsDistribution
+from tfdist._internals.replica.local.options import read_options
 from tfdist.cluster.environments import detect_cluster
 from tfdist.cluster.spec import ClusterInfo
 from tfdist.cluster.worker_devices import devices_per_worker as devices_from_environment
 from tfdist.devices import make_logical_cpus
 from tfdist.errors import ClusterError, ConfigError
-from tfdist.strategies.base import ReplicaDistribution, check_timeout
+from tfdist.strategies.base import check_timeout
 
 _IMPLEMENTATIONS = {
     "auto": tf.distribute.experimental.CommunicationImplementation.AUTO,
@@ -32,7 +34,7 @@ _IMPLEMENTATIONS = {
 }
 
 
-class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirroredStrategy):
+class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy` that works, and gives the one-device result, under Keras 3 `fit`.
 
     The cluster is found in the environment; see `tfdist.cluster`. Every process runs the same script and creates
@@ -44,6 +46,11 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         communication: `"auto"`, `"ring"` or `"nccl"`.
         timeout_s: Seconds that a step, the start-up or a meeting of the processes may wait for a process. A step in
             which all of them are may take ten times as long, since TensorFlow compiles the first.
+        local_steps: How many updates each replica makes of its own copy of the weights, from its own gradients, before
+            all of them average the weights; see docs/local-steps.md. 1 is synchronous training.
+        outer_optimizer: What follows the average: `"average"` nothing, `"slow_momentum"` or `"nesterov"`.
+        outer_learning_rate: The step size of the outer update; None for its default.
+        outer_momentum: The momentum of the outer update, from 0 to below 1; None for its default.
         random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
 
     Raises:
@@ -60,14 +67,19 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         devices_per_worker: int | None = None,
         communication: Literal["auto", "ring", "nccl"] = "auto",
         timeout_s: float = 300.0,
+        local_steps: int = 1,
+        outer_optimizer: Literal["average", "slow_momentum", "nesterov"] = "average",
+        outer_learning_rate: float | None = None,
+        outer_momentum: float | None = None,
         random_by_row: bool = False,
     ) -> None:
-        self.random_by_row = random_by_row
         if communication not in _IMPLEMENTATIONS:
             raise ConfigError(
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
             )
         check_timeout(timeout_s)
+        self.random_by_row = random_by_row
+        self.local_steps = read_options(local_steps, outer_optimizer, outer_learning_rate, outer_momentum)
         if devices_per_worker is None:
             devices_per_worker = devices_from_environment(os.environ)
         cluster = _training_cluster(detect_cluster(os.environ))
@@ -87,6 +99,7 @@ class MultiWorkerMirrored(ReplicaDistribution, tf.distribute.MultiWorkerMirrored
         extended = MultiWorkerExtended(self, resolver, options, devices_per_worker)
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
+        coordination.agree("local_steps and its outer options", self.local_steps and list(self.local_steps))
         begin_together()
 
     def of_chief(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

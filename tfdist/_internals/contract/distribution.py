@@ -182,6 +182,23 @@ class Distribution(ABC):
         """Waits for the last step; returns the variables that must be read on the host, each with its value."""
         return []
 
+    def settle(self, model: Any, *, slots: bool = False) -> None:
+        """Ends what steps have left open in a model's weights, before these are read; all processes call it.
+
+        Args:
+            model: The model.
+            slots: Whether the slots of its optimizers are to be whole too, as for a checkpoint.
+        """
+        return None
+
+    def variables_of_run(self, model: Any) -> dict[str, Any]:
+        """Returns the Keras variables, by name, that the rest of a training depends on, and nobody else knows."""
+        return {}
+
+    def figures(self, model: Any) -> dict[str, float]:
+        """Returns what the strategy measures of a training, by its tag in TensorBoard; this waits for the last step."""
+        return {}
+
     @abstractmethod
     def sum_error(self) -> float:
         """Returns the largest relative error of a sum of known vectors over all devices; every process calls this."""

@@ -136,6 +136,13 @@ class Step:
 
     # Gradients: summed once for each update, whoever asks first.
 
+    def objective(self, loss: Any) -> Any:
+        """Returns what this part differentiates, given a mean over its rows or a value for each row, which are summed.
+
+        The gradients are shares.
+        """
+        return self.share(loss) if loss.shape.rank == 0 else loss
+
     def shares_of(self, gradients: Sequence[Any]) -> list[Any]:
         """Returns the gradients of a mean as shares, which add up over the parts; None stays None."""
         if self.gradients_shared:

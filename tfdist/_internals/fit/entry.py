@@ -116,9 +116,12 @@ def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
 
 def _drawing(distribution: Distribution, stock: Any) -> Any:
     @functools.wraps(stock)
-    def drawing(*args: Any, **kwargs: Any) -> Any:
+    def drawing(model: Any, *args: Any, **kwargs: Any) -> Any:
         with keras_state.placed_seed_generator(distribution):
-            return stock(*args, **kwargs)
+            result = stock(model, *args, **kwargs)
+            if stock.__name__ == "fit":
+                distribution.settle(model, slots=True)
+            return result
 
     return drawing
 

@@ -128,7 +128,7 @@ def train_step(model: Any, step: Step, data: Any) -> dict[str, Any]:
         with tf.GradientTape() as tape:
             y_pred, loss = _forward(model, step, x, y, sample_weight, training=True)
             # A loss with one value for each row (reduction=None) is summed by the gradient, as on one device.
-            scaled = step.share(loss) if loss.shape.rank == 0 else loss
+            scaled = step.objective(loss)
             if model.optimizer is not None:
                 scaled = model.optimizer.scale_loss(scaled)
         with step.shared_gradients():

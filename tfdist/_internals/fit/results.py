@@ -14,7 +14,7 @@ from keras import tree
 from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.trainers.trainer import Trainer
 
-from tfdist._internals.contract import Distribution
+from tfdist._internals.contract import Distribution, current_step
 from tfdist._internals.patch import Patch, of_model
 
 
@@ -22,6 +22,9 @@ def _settled(distribution: Distribution, stock: Any, model: Any) -> Any:
     if not tf.executing_eagerly():
         # A metric may return its variable. No step of a mesh can return one.
         return tree.map_structure(tf.convert_to_tensor, stock(model))
+    if current_step() is None:
+        # The steps of an epoch are over, and weights may be read from now on.
+        distribution.settle(model)
     values = distribution.settled([variable for metric in model.metrics for variable in metric.variables])
     if not values:
         return stock(model)

@@ -42,6 +42,11 @@ def in_graph(iterator: Any, num_batches: int | None = None, again: Again | None 
     return iterator
 
 
+def takes_batches_itself(iterator: Any) -> bool:
+    """Returns whether a compiled function takes batches from `iterator` by itself."""
+    return iterator in _remaining
+
+
 def _of_one(iterator: Any, batch: Any) -> Any:
     """Returns an iterator over a batch alone, for the function that takes batches from `iterator`, if there is one."""
     if iterator not in _again:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.keras_state import drawn_seed_generator
 from tfdist._internals.processes import seed
 from tfdist.data.by_index import by_index_of
@@ -43,7 +44,8 @@ def named_state(
 
     Returns:
         Name -> part. The names begin with `weights/`, `optimizer/` (slots, counters, loss scale, averages, open
-        accumulation), `metrics/`, `seeds/`, `data/` and `callbacks/`.
+        accumulation), `metrics/`, `strategy/` (outer momentum of local steps), `seeds/`, `data/` and `callbacks/`. All
+        processes call this, since weights of which each replica has its own are averaged.
 
     Raises:
         UnsupportedError: The model or its optimizer is not built.
@@ -59,6 +61,14 @@ def named_state(
     parts = _of_variables("weights", (v for v in model.variables if id(v) not in in_metrics))
     parts |= _of_variables("optimizer", optimizer.variables if optimizer is not None else ())
     parts |= _of_variables("metrics", metrics)
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution is not None:
+        # A state is read between two steps, and what a step has left open is no state.
+        distribution.settle(model, slots=True)
+        parts |= {
+            f"strategy/{name}": _of_variable(variable)
+            for name, variable in distribution.variables_of_run(model).items()
+        }
     parts |= _of_seeds()
     by_index = None if dataset is None else by_index_of(dataset)
     if by_index is not None:

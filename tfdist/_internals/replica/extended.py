@@ -51,7 +51,10 @@ class ReplicaLocalUpdates:
         if kwargs.get("aggregation") == tf.VariableAggregation.ONLY_FIRST_REPLICA and not on_read:
             kwargs["aggregation"] = tf.VariableAggregation.NONE
         # Between two updates each replica keeps the gradients of its own rows. Their sum is what is read and saved.
-        if str(kwargs.get("name")).endswith("gradient_accumulator"):
+        # With local steps nobody sums them, and they are a slot as the others.
+        strategy: Any = self._container_strategy()  # type: ignore[attr-defined]
+        is_summed = getattr(strategy, "local_steps", None) is None
+        if is_summed and str(kwargs.get("name")).endswith("gradient_accumulator"):
             kwargs["aggregation"] = tf.VariableAggregation.SUM
             kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
         return of_replicas(super()._create_variable(next_creator, **kwargs))  # type: ignore[misc]

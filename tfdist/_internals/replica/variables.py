@@ -83,6 +83,13 @@ class CopiedVariable(MirroredVariable):
         """The resource by which a tape knows the variable; outside of replicas that of the copy that is read there."""
         return self._get_on_device_or_primary().handle if _outside_of_replicas() else super().handle
 
+    def _get_cross_replica(self) -> Any:
+        # With local steps the replicas have not always the same.
+        before_read = getattr(self.distribute_strategy, "before_read", None)
+        if before_read is not None and tf.executing_eagerly():
+            before_read(self)
+        return super()._get_cross_replica()
+
 
 # Not as a base: a variable that TensorFlow has made takes no class with another layout of its objects.
 for _class in (CopiedVariable, SummedVariable, PartVariable):
