@@ -22,10 +22,11 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.peers import tiny
 from benchmarks.peers.create import Created, create_job
+from benchmarks.peers.kinds import KINDS, Kind, missing, started
 from benchmarks.peers.measured import beside, summarized
-from benchmarks.peers.process import KINDS, Contestant, ContestantError, Kind, missing
 from benchmarks.peers.runs import over_seeds
 from benchmarks.peers.table import markdown
+from tfdist.bench.process import Contestant, ContestantError
 
 PRECISIONS = ("float32", "bfloat16")
 DEFAULT = [f"{name}:{precision}" for name in KINDS for precision in PRECISIONS]
@@ -55,8 +56,8 @@ class Field:
 
     def start(self, name: str, seed: int, logits: Path | None = None) -> Contestant:
         arguments = [str(self._folder), str(seed), name.split(":")[1], *([str(logits)] if logits else [])]
-        log = self._folder / f"{name.replace(':', '-')}-{seed}.log"
-        return Contestant(self.kind(name), self._python(name), arguments, log, FINETUNE_OPTIONS=self._options)
+        log = self._folder / f"{name.replace(':', '-')}-{seed}"
+        return started(self.kind(name), self._python(name), arguments, log, FINETUNE_OPTIONS=self._options)
 
 
 def speed(field: Field, *, rounds: int, turn: int) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def speed(field: Field, *, rounds: int, turn: int) -> dict[str, Any]:
         for one in running.values():
             one.close()
     results = {
-        name: summarized(steps[name], field.kind(name).compiles_shapes) | {"start_s": one.start_s, "info": one.info}
+        name: summarized(steps[name], field.kind(name).compiles_shapes)
+        | {"start_s": one.start_s, "info": one.info}
         for name, one in running.items()
     }
     ratios = beside({name: (steps[name], field.kind(name).compiles_shapes) for name in running})
@@ -99,9 +101,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", default="text-classification", help="or token-classification")
     parser.add_argument("--name", default=None, help="name of the results, by default the task's")
     parser.add_argument("--part", choices=("speed", "accuracy", "all"), default="all")
-    parser.add_argument("--contestants", nargs="+", default=DEFAULT, help="KIND:PRECISION, of " + " ".join(DEFAULT))
-    parser.add_argument("--peer-python", action="append", default=[], metavar="KIND=PYTHON", help="Python of a peer")
-    parser.add_argument("--tfdist-options", type=json.loads, default={}, metavar="JSON", help="of create_strategy")
+    parser.add_argument(
+        "--contestants", nargs="+", default=DEFAULT, help="KIND:PRECISION, of " + " ".join(DEFAULT)
+    )
+    parser.add_argument(
+        "--peer-python", action="append", default=[], metavar="KIND=PYTHON", help="Python of a peer"
+    )
+    parser.add_argument(
+        "--tfdist-options", type=json.loads, default={}, metavar="JSON", help="of create_strategy"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="runs of each in the accuracy part")
     parser.add_argument("--epochs", type=int, default=1, help="of a run")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each in the speed part")
@@ -109,14 +117,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, default=None, help="steps of each run of the accuracy part")
     parser.add_argument("--bucket-step", type=int, default=None, help="in place of the one of `tfdist train`")
     parser.add_argument("--resume", action="store_true", help="keep the runs that the results file has")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of a tiny model, to see that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few steps of a tiny model, to see that it runs"
+    )
     parser.add_argument("--output", type=Path, default=harness.RESULTS, help="folder of the JSON file")
     return parser.parse_args(argv)
 
 
 def make_tiny(arguments: argparse.Namespace, folder: Path) -> None:
     """Sets what `--smoke` trains, and how little of it."""
-    arguments.data, arguments.model = str(tiny.write_texts(folder / "data")), str(tiny.write_model(folder / "model"))
+    arguments.data, arguments.model = (
+        str(tiny.write_texts(folder / "data")),
+        str(tiny.write_model(folder / "model")),
+    )
     arguments.task, arguments.seeds, arguments.max_steps = "text-classification", 1, 3
 
 
@@ -126,7 +139,10 @@ def measure(arguments: argparse.Namespace, created: Created, before: Mapping[str
     name = "finetune_" + (arguments.name or arguments.task.split("-")[0])
     settings = {key: value for key, value in created.job.settings.items() if key != "model"}
     results: dict[str, Any] = {"settings": settings, "tfdist_options": arguments.tfdist_options}
-    results |= {"absent": field.absent, **{key: before[key] for key in ("speed", "runs", "accuracy") if key in before}}
+    results |= {
+        "absent": field.absent,
+        **{key: before[key] for key in ("speed", "runs", "accuracy") if key in before},
+    }
     if arguments.part in ("speed", "all"):
         results["speed"] = speed(field, rounds=arguments.rounds, turn=arguments.turn)
         harness.write(arguments.output, name, results)

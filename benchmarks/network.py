@@ -24,8 +24,9 @@ from benchmarks import harness
 from benchmarks.finetune import make_tiny
 from benchmarks.hosts.link import Host, namespaces, proxied, why_not_permitted
 from benchmarks.peers.create import Created, create_job
-from benchmarks.peers.process import KINDS, Contestant
+from benchmarks.peers.kinds import KINDS, started
 from benchmarks.peers.runs import over_seeds
+from tfdist.bench.process import Contestant
 
 ROOT = Path(__file__).parents[1]
 LOCAL_STEPS = 16
@@ -146,9 +147,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="minilm", help="as `tfdist train --model`: minilm or a folder")
     parser.add_argument("--task", default="text-classification", help="or token-classification")
     parser.add_argument("--part", choices=("speed", "accuracy", "all"), default="all")
-    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), help="of " + " ".join(CONTESTANTS))
     parser.add_argument(
-        "--options", type=json.loads, default={}, metavar="JSON", help="NAME -> options of the strategy, or new ones"
+        "--contestants", nargs="+", default=list(CONTESTANTS), help="of " + " ".join(CONTESTANTS)
+    )
+    parser.add_argument(
+        "--options",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="NAME -> options of the strategy, or new ones",
     )
     parser.add_argument("--rate-mbit", type=float, default=50.0, help="of the link, each way")
     parser.add_argument("--link", choices=("auto", "proxy"), default="auto")
@@ -159,7 +166,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1, help="of a run")
     parser.add_argument("--max-steps", type=int, default=None, help="steps of each run of the accuracy part")
     parser.add_argument("--resume", action="store_true", help="keep the runs that the results file has")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of a tiny model, to see that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few steps of a tiny model, to see that it runs"
+    )
     parser.add_argument("--output", type=Path, default=harness.RESULTS, help="folder of the JSON file")
     arguments = parser.parse_args(argv)
     arguments.options = CONTESTANTS | arguments.options
@@ -174,9 +183,9 @@ def accuracy(
     def start(name: str, seed: int, logits: Path) -> Contestant:
         mirrored = {"strategy": "mirrored", "devices": 2, "self_check": "off"}
         options = {} if name == "one_device" else mirrored | arguments.options[name]
-        log = created.job.folder / f"{name}-{seed}.log"
+        log = created.job.folder / f"{name}-{seed}"
         asked = [str(created.job.folder), str(seed), "float32", str(logits)]
-        return Contestant(KINDS["tfdist"], sys.executable, asked, log, FINETUNE_OPTIONS=json.dumps(options))
+        return started(KINDS["tfdist"], sys.executable, asked, log, FINETUNE_OPTIONS=json.dumps(options))
 
     def keep(runs: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
         results.update(runs=dict(runs), accuracy=scores)
@@ -202,7 +211,12 @@ def table(results: Mapping[str, Any]) -> str:
         if "failed" in one:
             lines.append(f"| {name} | failed: {one['failed'][:90]} | – | – | – | {told} |")
             continue
-        cells = [f"{one['bytes_per_step']:,.0f}" if one else "–", "–", f"{one['examples_per_s']:.2f}" if one else "–", "–"]
+        cells = [
+            f"{one['bytes_per_step']:,.0f}" if one else "–",
+            "–",
+            f"{one['examples_per_s']:.2f}" if one else "–",
+            "–",
+        ]
         if ratio:
             cells[1] = f"{ratio['fewer_bytes']:.1f} ({ratio['fewer_bytes_aim'] or '–'})"
             cells[3] = f"{ratio['examples_per_s']:.2f} ({ratio['examples_per_s_aim'] or '–'})"

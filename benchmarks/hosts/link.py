@@ -43,10 +43,12 @@ def why_not_permitted() -> str | None:
     if lacking := [tool for tool in ("ip", "tc") if shutil.which(tool) is None]:
         return f"{' and '.join(lacking)} not installed"
     name = f"tfdist-try-{os.getpid()}"
-    done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        ["ip", "netns", "add", name], capture_output=True, text=True, timeout=30, check=False
+    )
     if done.returncode:
         return done.stderr.strip() or "ip netns add failed"
-    subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30, check=False)
     return None
 
 
@@ -62,12 +64,27 @@ def namespaces(rate_mbit: float) -> Iterator[list[Host]]:
     try:
         for name in names:
             ip("netns", "add", name)
-        ip("link", "add", devices[0], "netns", names[0], "type", "veth", "peer", "name", devices[1], "netns", names[1])
+        ip(
+            "link",
+            "add",
+            devices[0],
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            devices[1],
+            "netns",
+            names[1],
+        )
         for name, device, address in zip(names, devices, _ADDRESSES, strict=True):
             ip("-n", name, "address", "add", f"{address}/30", "dev", device)
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", device, "up")
-            shape = f"tc -n {name} qdisc add dev {device} root tbf rate {rate_mbit}mbit burst 128kb latency 400ms"
+            shape = (
+                f"tc -n {name} qdisc add dev {device} root tbf rate {rate_mbit}mbit burst 128kb latency 400ms"
+            )
             subprocess.run(shape.split(), check=True, capture_output=True, text=True, timeout=30)
         workers = [f"{address}:{_PORT}" for address in _ADDRESSES]
         yield [
@@ -80,7 +97,7 @@ def namespaces(rate_mbit: float) -> Iterator[list[Host]]:
         ]
     finally:
         for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30, check=False)
 
 
 @contextlib.contextmanager
@@ -95,7 +112,8 @@ def proxied(rate_mbit: float, folder: Path) -> Iterator[list[Host]]:
         theirs = [f"127.0.0.1:{proxy.port}" for proxy in proxies]
         clusters = [[own[0], theirs[1]], [theirs[0], own[1]]]
         yield [
-            Host((), _tf_config(workers, index), str(sent[index].counter)) for index, workers in enumerate(clusters)
+            Host((), _tf_config(workers, index), str(sent[index].counter))
+            for index, workers in enumerate(clusters)
         ]
     finally:
         for proxy in proxies:

@@ -43,7 +43,14 @@ class Created:
 
 
 def create_job(
-    folder: Path, *, task_name: str, data: str, model: str, seeds: int, epochs: int, bucket_step: int | None = None
+    folder: Path,
+    *,
+    task_name: str,
+    data: str,
+    model: str,
+    seeds: int,
+    epochs: int,
+    bucket_step: int | None = None,
 ) -> Created:
     """Reads and tokenizes the data, and writes the job with the batches of each seed and epoch.
 

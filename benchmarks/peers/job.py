@@ -76,12 +76,17 @@ class Job:
             order, bounds, lengths = found["order"], found["bounds"], found["lengths"]
         return [(order[a:b], int(length)) for (a, b), length in zip(bounds, lengths, strict=True)]
 
-    def test_batches(self, split: Split, rows: int = 32, multiple: int = 32) -> Iterator[tuple[np.ndarray, int]]:
+    def test_batches(
+        self, split: Split, rows: int = 32, multiple: int = 32
+    ) -> Iterator[tuple[np.ndarray, int]]:
         """Yields batches of like lengths, in few shapes, since some contestants compile each."""
         order = np.argsort(split.lengths, kind="stable")
         for start in range(0, len(order), rows):
             chosen = order[start : start + rows]
-            yield chosen, min(-(-int(split.lengths[chosen].max()) // multiple) * multiple, self.settings["max_length"])
+            yield (
+                chosen,
+                min(-(-int(split.lengths[chosen].max()) // multiple) * multiple, self.settings["max_length"]),
+            )
 
     def save_logits(self, path: str | Path, logits: dict[int, np.ndarray]) -> None:
         """Writes the logits of each test example, in the examples' order, as one array of rows.

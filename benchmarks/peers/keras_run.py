@@ -14,7 +14,7 @@ import keras_hub
 import numpy as np
 
 from benchmarks.peers.job import Job
-from benchmarks.peers.turns import Ended, Turns
+from tfdist.bench.turns import Ended, Turns
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -55,7 +55,9 @@ def build(job: Job, precision: str) -> keras.Model:
     output = backbone.output["sequence_output" if settings["per_token"] else "pooled_output"]
     hidden = keras.layers.Dropout(settings["dropout"])(output)
     initializer = keras.initializers.TruncatedNormal(stddev=0.02)
-    logits = keras.layers.Dense(settings["num_labels"], kernel_initializer=initializer, dtype="float32")(hidden)
+    logits = keras.layers.Dense(settings["num_labels"], kernel_initializer=initializer, dtype="float32")(
+        hidden
+    )
     model = keras.Model(backbone.input, logits)
     optimizer = keras.optimizers.AdamW(
         LinearSchedule(settings["learning_rate"], settings["warmup_steps"], settings["num_steps"]),
@@ -98,11 +100,17 @@ def main() -> None:
     turns, job = Turns(), Job.load(folder)
     keras.utils.set_random_seed(int(seed))
     model = build(job, precision)
-    turns.info = {"backend": keras.backend.backend(), "keras": keras.__version__, "keras_hub": keras_hub.__version__}
+    turns.info = {
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "keras_hub": keras_hub.__version__,
+    }
     try:
         for epoch in range(job.settings["epochs"]):
             data, shapes = epoch_data(job, int(seed), epoch)
-            model.fit(data, steps_per_epoch=len(shapes), verbose=0, shuffle=False, callbacks=[Pause(turns, shapes)])
+            model.fit(
+                data, steps_per_epoch=len(shapes), verbose=0, shuffle=False, callbacks=[Pause(turns, shapes)]
+            )
         turns.flush()
     except Ended:
         pass

@@ -49,11 +49,15 @@ def summarized(turns: Turns, compiles_shapes: bool) -> dict[str, Any]:
     }
     counted = [step for step in steps if step[1] in medians]
     rows, seconds = sum(step[0] for step in counted), sum(medians[step[1]][0] for step in counted)
-    first = sum(step[2] - medians.get(step[1], [0])[0] for step, flag in zip(steps, flags, strict=True) if not flag)
+    first = sum(
+        step[2] - medians.get(step[1], [0])[0] for step, flag in zip(steps, flags, strict=True) if not flag
+    )
     return {
         "examples_per_s": rows / seconds if seconds else None,
         "examples_per_processor_s": rows / sum(medians[step[1]][1] for step in counted) if counted else None,
-        "step_s": summary([step[2] for step, flag in zip(steps, flags, strict=True) if flag]) if counted else None,
+        "step_s": summary([step[2] for step, flag in zip(steps, flags, strict=True) if flag])
+        if counted
+        else None,
         "first_s": first,
         "tokens_per_example": sum(step[0] * step[1] for step in steps) / sum(step[0] for step in steps),
         "lengths": len({step[1] for step in steps}),
@@ -76,7 +80,8 @@ def paired(one: tuple[Turns, bool], other: tuple[Turns, bool]) -> dict[str, floa
         if [step[0] for step in mine] != [step[0] for step in theirs]:
             raise ValueError("The contestants did not train the same batches.")
         pairs = [
-            (a[2], b[2]) for a, b, mine_counts, counts in zip(mine, theirs, my_flags, their_flags, strict=True)
+            (a[2], b[2])
+            for a, b, mine_counts, counts in zip(mine, theirs, my_flags, their_flags, strict=True)
             if mine_counts and counts
         ]
         if pairs:
@@ -85,7 +90,7 @@ def paired(one: tuple[Turns, bool], other: tuple[Turns, bool]) -> dict[str, floa
 
 
 def beside(contestants: Mapping[str, tuple[Turns, bool]]) -> dict[str, Any]:
-    """Returns the ratios of each tfdist contestant to each peer, and to the best of those in its precision and of all."""
+    """Returns the ratios of each tfdist contestant to each peer, and which peers are the best."""
     found: dict[str, Any] = {}
     ours = [name for name in contestants if name.startswith("tfdist:")]
     for mine in ours:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.create import Created
-from benchmarks.peers.process import Contestant, ContestantError
+from tfdist.bench.process import Contestant, ContestantError
 
 # Starts the contestant of that name with a seed; it writes its logits to the file.
 Start = Callable[[str, int, Path], Contestant]

@@ -22,7 +22,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         one, score = measured.get(name, {}), scores.get(name)
         told = f"{score['mean']:.2f} ± {score['spread']:.2f} ({score['seeds']} seeds)" if score else "–"
         cells = [_number(one.get(key)) for key in ("examples_per_s", "first_s", "tokens_per_example")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {told} | {_number(score['train_s']) if score else '–'} |")
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {told} | {_number(score['train_s']) if score else '–'} |"
+        )
     for name, why in {**results.get("absent", {}), **speed.get("failed", {})}.items():
         lines.append(f"| {name} | {why} | – | – | – | – |")
     lines += ["", "| examples/s | aim | median | quartiles | rounds |", "|---|---|---|---|---|"]

@@ -1,8 +1,8 @@
 """tfdist: strategy, model, optimizer and data as `tfdist train` makes them.
 
-`python -m benchmarks.peers.tfdist_run JOB SEED PRECISION [LOGITS]`. The environment's FINETUNE_OPTIONS is a JSON object:
-"strategy" names one other than `one_device`, "compile" has options of `compile`, and the rest are options of the
-strategy.
+`python -m benchmarks.peers.tfdist_run JOB SEED PRECISION [LOGITS]`. The environment's FINETUNE_OPTIONS is a JSON
+object: "strategy" names one other than `one_device`, "compile" has options of `compile`, and the rest are options of
+the strategy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import tfdist
 from benchmarks.peers.job import Job, Split
-from benchmarks.peers.turns import Ended, Turns
+from tfdist.bench.turns import Ended, Turns
 from tfdist.config.schema import DataConfig, ModelConfig, OptimizerConfig
 from tfdist.models.tokenizer import BertTokenizer
 from tfdist.tasks.base import Encoded, create_dataset, create_loss, create_metrics
@@ -117,7 +117,9 @@ def main() -> None:
     model = compiled_model(job, strategy, precision)
     data = create_data(job, model, int(seed))
     epochs = job.settings["epochs"]
-    shapes = [(len(rows), length) for epoch in range(epochs) for rows, length in job.batches(int(seed), epoch)]
+    shapes = [
+        (len(rows), length) for epoch in range(epochs) for rows, length in job.batches(int(seed), epoch)
+    ]
     turns.info = {"tfdist": tfdist.__version__, "keras": keras.__version__, "options": asked()}
     try:
         model.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[_Pause(turns, shapes)])

@@ -53,7 +53,10 @@ def write_model(folder: Path) -> Path:
     generator = np.random.default_rng(0)
     tensors = {name: generator.normal(0, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}
     for norm in norms:
-        tensors[f"{norm}.weight"], tensors[f"{norm}.bias"] = np.ones(HIDDEN, np.float32), np.zeros(HIDDEN, np.float32)
+        tensors[f"{norm}.weight"], tensors[f"{norm}.bias"] = (
+            np.ones(HIDDEN, np.float32),
+            np.zeros(HIDDEN, np.float32),
+        )
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

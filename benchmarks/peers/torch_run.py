@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from benchmarks.peers.job import Job, Split
-from benchmarks.peers.turns import Ended, Turns
+from tfdist.bench.turns import Ended, Turns
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 NO_DECAY = ("bias", "LayerNorm.weight")
@@ -73,7 +73,9 @@ class Examples(torch.utils.data.Dataset):
 
 def train(job: Job, seed: int, precision: str, turns: Turns) -> torch.nn.Module:
     """Trains all epochs, or until there are no more turns."""
-    accelerator = accelerate.Accelerator(mixed_precision=PRECISIONS[precision], cpu=not torch.cuda.is_available())
+    accelerator = accelerate.Accelerator(
+        mixed_precision=PRECISIONS[precision], cpu=not torch.cuda.is_available()
+    )
     model = build(job)
     optimizer, schedule = create_optimizer(job, model)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)

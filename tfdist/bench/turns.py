@@ -1,7 +1,7 @@
 """A contestant's side of taking turns: it trains some steps when it is told to, tells their times, and waits.
 
 One JSON object a line: `{"go": 20}` or `{"go": 0}` (end) on standard input; `{"ready": ...}`, `{"steps": [...]}` and
-`{"done": ...}` on standard output. Only one contestant works at a time, so that the steps of all alternate in time.
+`{"done": ...}` on standard output. Standard library only, so that contestants without TensorFlow can use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ class Ended(Exception):
 
 
 class Turns:
-    """Waits for turns, and measures the steps in them, in seconds of the wall clock and of the processor."""
+    """Waits for turns, and measures the steps in them.
+
+    Attributes:
+        info: What is told when this contestant is ready, such as versions.
+    """
 
     def __init__(self) -> None:
         # Libraries print to standard output; the lines of the protocol go to a copy of it that they do not know.
@@ -46,7 +50,11 @@ class Turns:
         self._marks = (time.perf_counter(), time.process_time())
 
     def end_step(self, rows: int, length: int) -> None:
-        """Notes a step of so many rows, padded to so many tokens. Its result must be there: not only asked for."""
+        """Notes a step of so many rows of so many tokens.
+
+        Its result must be there, and not only asked for. Its seconds are those since the end of the step before, or
+        since the turn began.
+        """
         marks = (time.perf_counter(), time.process_time())
         self._steps.append([rows, length, marks[0] - self._marks[0], marks[1] - self._marks[1]])
         self._marks = marks
@@ -54,16 +62,13 @@ class Turns:
 
     def flush(self) -> None:
         """Tells the steps since the last time, or at first that this contestant is ready."""
-        if not self._told_ready:
-            self._told_ready = True
-            self._say({"ready": self.info})
-        else:
-            self._say({"steps": self._steps})
+        self._say({"steps": self._steps} if self._told_ready else {"ready": self.info})
+        self._told_ready = True
         self._steps = []
 
-    def done(self, **told: Any) -> None:
+    def done(self) -> None:
         """Says that all is done."""
-        self._say({"done": told})
+        self._say({"done": True})
 
     def _say(self, value: dict[str, Any]) -> None:
         self._out.write(json.dumps(value) + "\n")
