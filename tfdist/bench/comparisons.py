@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdist.bench.figures import ratio, summary
-from tfdist.bench.process import Contestant, ContestantError
+from tfdist.bench.process import SILENT_S, Contestant, ContestantError
 from tfdist.launch.ports import find_free_ports
 
 
@@ -75,7 +75,7 @@ class Outcome:
         return median >= aim if self.comparison.min_rate else median <= aim
 
 
-def start(entry: Entry, log: Path) -> Contestant:
+def start(entry: Entry, log: Path, silent_s: float = SILENT_S) -> Contestant:
     """Starts a contestant.
 
     Raises:
@@ -91,7 +91,7 @@ def start(entry: Entry, log: Path) -> Contestant:
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
     specs = [{**entry.spec, **({"cores": list(own)} if own is not None else {})} for own in cores]
     commands = [[sys.executable, "-m", "tfdist.bench.contestant", json.dumps(spec)] for spec in specs]
-    return Contestant(commands, log, environments)
+    return Contestant(commands, log, environments, silent_s)
 
 
 def run(comparison: Comparison, report: Callable[[str], None]) -> Outcome:

@@ -2,7 +2,8 @@
 
 SPEC is a JSON object: `model` (`MODULE:FUNCTION`, called with the rows of a batch, as in `tfdist.bench.models`),
 `strategy` (a name, or `plain` for Keras without tfdist), `options` of it, `rows` (the global batch), and perhaps
-`cores` (numbers of the cores to run on), `precision` (a dtype policy) and `jit_compile`.
+`cores` (numbers of the cores to run on), `precision` (a dtype policy), `tf32` (whether GPUs round what products take to
+10 bits), `jit_compile`, and `inspect` (whether memory and collectives are told at the end).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def _train(spec: Mapping[str, Any], turns: Turns) -> None:
     import keras
     import tensorflow as tf
 
+    tf.config.experimental.enable_tensor_float_32_execution(spec.get("tf32", True))
     strategy = _strategy(spec["strategy"], spec.get("options", {}))
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(spec.get("precision", "float32"))
@@ -54,8 +56,7 @@ def _train(spec: Mapping[str, Any], turns: Turns) -> None:
     build, x, y = getattr(importlib.import_module(module), function)(spec["rows"])
     with strategy.scope():
         model = build()
-    if "jit_compile" in spec:
-        model.jit_compile = spec["jit_compile"]
+    model.jit_compile = spec.get("jit_compile", model.jit_compile)
     length = next(iter(x.values())).shape[1] if isinstance(x, dict) else 1
 
     class Pause(keras.callbacks.Callback):
@@ -68,20 +69,25 @@ def _train(spec: Mapping[str, Any], turns: Turns) -> None:
 
     data = tf.data.Dataset.from_tensors((x, y)).repeat(1_000_000).prefetch(2)
     turns.info = {"devices": strategy.num_replicas_in_sync, "parameters": model.count_params()}
-    model.fit(data, verbose=0, shuffle=False, callbacks=[Pause()])
+    try:
+        model.fit(data, verbose=0, shuffle=False, callbacks=[Pause()])
+    except Ended:
+        turns.done(**(_inspected(model) if spec.get("inspect") else {}))
+
+
+def _inspected(model: Any) -> dict[str, Any]:
+    from tfdist.bench.inspected import inspected
+
+    return inspected(model)
 
 
 def main() -> None:
     """Trains what the first argument says."""
     spec = json.loads(sys.argv[1])
     _pin(spec.get("cores"))
-    turns = Turns()
-    try:
-        _train(spec, turns)
-    except Ended:
-        turns.done()
-        # Nothing is left to be done, and processes that train together would wait for each other.
-        os._exit(0)
+    _train(spec, Turns())
+    # Nothing is left to be done, and processes that train together would wait for each other.
+    os._exit(0)
 
 
 if __name__ == "__main__":

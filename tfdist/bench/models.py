@@ -60,7 +60,9 @@ def lstm(rows: int) -> Workload:
     return build, random.integers(1, 2000, (rows, 40), dtype=np.int32), random.integers(0, _CLASSES, rows)
 
 
-def _bert(rows: int, length: int, config: BertConfig) -> Workload:
+def drawn_bert(rows: int, length: int, config: BertConfig) -> Workload:
+    """A BERT with drawn weights on `length` tokens, with AdamW and clipping by the global norm."""
+
     def build() -> keras.Model:
         model = bert_classifier(build_bert(config), num_labels=_CLASSES)
         return _compiled(model, keras.optimizers.AdamW(5e-5, weight_decay=0.01, global_clipnorm=1.0))
@@ -81,10 +83,10 @@ def bert(rows: int) -> Workload:
         intermediate_size=512,
         max_position_embeddings=64,
     )
-    return _bert(rows, 32, config)
+    return drawn_bert(rows, 32, config)
 
 
 def minilm(rows: int) -> Workload:
     """A BERT of MiniLM's size (6 layers, hidden 384, 22.7 million weights) on 32 tokens, as `bert`."""
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    return _bert(rows, 32, config)
+    return drawn_bert(rows, 32, config)

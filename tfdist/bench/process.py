@@ -30,11 +30,17 @@ class Contestant:
         commands: The command of each process.
         log: Folder for the standard error of each.
         environments: What each sees beside the environment of this process.
+        silent_s: Seconds after which a contestant that says nothing has failed.
     """
 
     def __init__(
-        self, commands: Sequence[Sequence[str]], log: Path, environments: Sequence[Mapping[str, str]]
+        self,
+        commands: Sequence[Sequence[str]],
+        log: Path,
+        environments: Sequence[Mapping[str, str]],
+        silent_s: float = SILENT_S,
     ) -> None:
+        self._silent_s = silent_s
         log.mkdir(parents=True, exist_ok=True)
         self._logs = [log / f"{number}.log" for number in range(len(commands))]
         start = time.perf_counter()
@@ -55,14 +61,15 @@ class Contestant:
         found: list[Step] = self._read_all("steps")[0]
         return found
 
-    def end(self) -> None:
-        """Tells it that there are no more turns, and waits until it is done.
+    def end(self) -> dict[str, Any]:
+        """Tells it that there are no more turns, waits until it is done, and returns what it tells then.
 
         Raises:
             ContestantError: It has failed.
         """
         self._write(0)
-        self._read_all("done")
+        told: dict[str, Any] = self._read_all("done")[0]
+        return told
 
     def close(self) -> None:
         """Ends the processes, however they are."""
@@ -86,12 +93,16 @@ class Contestant:
     def _read(self, number: int, key: str) -> Any:
         stdout = self._processes[number].stdout
         assert stdout is not None  # for the type checker: it is a pipe
-        ready, _, _ = select.select([stdout], [], [], SILENT_S)
+        ready, _, _ = select.select([stdout], [], [], self._silent_s)
         line = stdout.readline() if ready else b""
         if not line:
             self.close()
             raise ContestantError(self._last_words())
         return json.loads(line)[key]
+
+    def log(self) -> str:
+        """Returns what the first process and its libraries have written beside the protocol."""
+        return self._logs[0].read_text(errors="replace")
 
     def _last_words(self) -> str:
         for log in self._logs:

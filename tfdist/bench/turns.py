@@ -66,9 +66,9 @@ class Turns:
         self._told_ready = True
         self._steps = []
 
-    def done(self) -> None:
-        """Says that all is done."""
-        self._say({"done": True})
+    def done(self, **told: Any) -> None:
+        """Says that all is done, and what else there is to tell."""
+        self._say({"done": told})
 
     def _say(self, value: dict[str, Any]) -> None:
         self._out.write(json.dumps(value) + "\n")
