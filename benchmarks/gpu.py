@@ -91,10 +91,10 @@ def run_one(spec: dict[str, Any], folder: Path, steps: int, budget: Budget) -> d
     }
 
 
-def parity(num_devices: int, budget: Budget) -> dict[str, Any]:
+def parity(entered: dict[str, dict[str, Any]], budget: Budget) -> dict[str, Any]:
     """Holds strategies on these devices against one device, in float32, each in a process of its own."""
     results: dict[str, Any] = {}
-    for name, spec in contestants(num_devices).items():
+    for name, spec in entered.items():
         if spec["strategy"] not in ("mirrored", "mesh"):
             continue
         if not budget.fits():
@@ -139,12 +139,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     model = "tiny" if arguments.smoke else "bert_base"
     common = {"model": f"benchmarks.gpu_models:{model}", "inspect": True}
     results: dict[str, Any] = {"gpus": num_gpus, "devices": num_devices, "model": model, "contestants": {}}
-    results["parity"] = parity(num_devices, budget)
+    entered = {
+        name: spec
+        for name, spec in contestants(num_devices).items()
+        if not arguments.only or name in arguments.only
+    }
+    results["parity"] = parity(entered, budget)
     with tempfile.TemporaryDirectory() as folder:
         for precision, (policy, tf32) in PRECISIONS.items():
             if arguments.precisions and precision not in arguments.precisions:
                 continue
-            for name, own in contestants(num_devices).items():
+            for name, own in entered.items():
                 key = f"{name}, {precision}"
                 used = 1 if own["strategy"] in ("plain", "one_device") else num_devices
                 spec = {
@@ -171,6 +176,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="a tiny model on two logical CPU devices")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="seconds for everything")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="contestants, of " + ", ".join(contestants(1))
+    )
     parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, help="only these")
     parser.add_argument("--per-device-batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=40, help="steps of a turn, of which three count")

@@ -3,8 +3,8 @@
     python -m benchmarks.scripts [--only scripts|replicas|workers] [--compiled-update]
 
 `scripts`: MLP, convnet, LSTM, KerasHub's BERT and GPT-2 under `one_device`, beside plain Keras. `replicas`: `mirrored`
-of two logical devices beside `one_device`, on the same cores, with a BERT of MiniLM's size. `workers`: two workers, each
-pinned to a core, beside one alone on one core with half of the global batch.
+of two logical devices beside `one_device`, on the same cores, with a BERT of MiniLM's size. `workers`: two workers,
+each pinned to a core, beside one alone on one core with half of the global batch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ SCRIPTS = {
 SUMMED = {"repeated_rows": "sum"}
 
 
-def script_comparisons(rounds: int, options: dict[str, Any], smoke: bool) -> list[Comparison]:
-    """Returns one for each script; the aim is that of the issue on speed."""
+def script_comparisons(rounds: int, compiled_update: bool, smoke: bool) -> list[Comparison]:
+    """Returns one for each script."""
     found = []
+    options = {"compiled_update": True} if compiled_update else {}
     for name, (model, rows, steps) in list(SCRIPTS.items())[: 1 if smoke else None]:
         spec = {"model": model, "rows": rows}
         one = Entry("one_device", {**spec, "strategy": "one_device", "options": options})
@@ -111,12 +112,12 @@ def main(argv: list[str] | None = None) -> None:
     path = arguments.output / "scripts.json"
     found: dict[str, Any] = json.loads(path.read_text())["parts"] if arguments.only and path.exists() else {}
     for part in ("scripts",) if arguments.smoke else (arguments.only,) if arguments.only else PARTS:
-        options = {"compiled_update": True} if arguments.compiled_update else {}
-        comparisons = {
-            "scripts": lambda: script_comparisons(rounds, options, arguments.smoke),
-            "replicas": lambda: replica_comparisons(rounds, arguments.compiled_update),
-            "workers": lambda: worker_comparisons(rounds),
-        }[part]()
+        if part == "scripts":
+            comparisons = script_comparisons(rounds, arguments.compiled_update, arguments.smoke)
+        elif part == "replicas":
+            comparisons = replica_comparisons(rounds, arguments.compiled_update)
+        else:
+            comparisons = worker_comparisons(rounds)
         found[part] = [
             described(run(comparison, lambda line: print(line, flush=True))) for comparison in comparisons
         ]

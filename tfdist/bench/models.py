@@ -68,7 +68,8 @@ def drawn_bert(rows: int, length: int, config: BertConfig) -> Workload:
         return _compiled(model, keras.optimizers.AdamW(5e-5, weight_decay=0.01, global_clipnorm=1.0))
 
     random = np.random.default_rng(0)
-    ids = random.integers(1, config.vocab_size, (rows, length), dtype=np.int32)
+    # Few words come up often, as in texts: the gradient of the table has rows for these alone.
+    ids = np.exp(random.random((rows, length)) * np.log(config.vocab_size)).astype(np.int32)
     x = {"token_ids": ids, "segment_ids": ids * 0, "padding_mask": ids * 0 + 1}
     return build, x, random.integers(0, _CLASSES, rows)
 
