@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 import tfdist
-from tfdist.cli.interrupt import interruptible
 from tfdist.errors import TfdistError, did_you_mean, explain_missing
+from tfdist.launch.interrupt import interruptible
 
 
 class Command(Protocol):
