@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.gpu_figures import flops_per_step, mfu, nccl_version, row
+from benchmarks.gpus.figures import flops_per_step, mfu, nccl_version, row
 from tfdist.bench.comparisons import Entry, start
 from tfdist.bench.process import ContestantError
 
@@ -137,7 +137,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     num_gpus = int(found.stdout.split()[-1])
     num_devices = num_gpus or (2 if arguments.smoke else 1)
     model = "tiny" if arguments.smoke else "bert_base"
-    common = {"model": f"benchmarks.gpu_models:{model}", "inspect": True}
+    common = {"model": f"benchmarks.gpus.models:{model}", "inspect": True}
     results: dict[str, Any] = {"gpus": num_gpus, "devices": num_devices, "model": model, "contestants": {}}
     entered = {
         name: spec

@@ -26,8 +26,8 @@ SCRIPTS = {
     "MLP": ("tfdist.bench.models:mlp", 128, 200),
     "convnet": ("tfdist.bench.models:convnet", 32, 20),
     "LSTM": ("tfdist.bench.models:lstm", 32, 20),
-    "KerasHub BERT": ("benchmarks.hub_models:bert", 32, 20),
-    "KerasHub GPT-2": ("benchmarks.hub_models:gpt2", 8, 10),
+    "KerasHub BERT": ("benchmarks.peers.hub_models:bert", 32, 20),
+    "KerasHub GPT-2": ("benchmarks.peers.hub_models:gpt2", 8, 10),
 }
 SUMMED = {"repeated_rows": "sum"}
 

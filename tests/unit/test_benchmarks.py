@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_figures
+from benchmarks import gpu
+from benchmarks.gpus import figures
 from benchmarks.harness import interleaved, ratio, summary
 from benchmarks.hosts.link import why_not_permitted
 from benchmarks.hosts.proxy import Proxy, Throttle
@@ -105,13 +106,13 @@ def test_gpu_budget_is_kept() -> None:
 
 def test_flops_by_formula_and_peaks_by_name() -> None:
     # One layer of width 16, inner 32, on 8 tokens: 4 * 16 * 16 + 2 * 16 * 32 weights, 3 rows.
-    assert gpu_figures.flops_per_step("tiny", 3) == 3 * 8 * (6 * 2048 + 12 * 16 * 8)
-    assert gpu_figures.peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.5e12
-    assert gpu_figures.peak_flops("NVIDIA L4", "tf32") == 60e12
-    assert gpu_figures.peak_flops("Some new card", "bf16") is None
+    assert figures.flops_per_step("tiny", 3) == 3 * 8 * (6 * 2048 + 12 * 16 * 8)
+    assert figures.peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.5e12
+    assert figures.peak_flops("NVIDIA L4", "tf32") == 60e12
+    assert figures.peak_flops("Some new card", "bf16") is None
     half = {"devices": ["NVIDIA A100-SXM4-40GB"], "step_s": {"median": 1.0}}
-    assert gpu_figures.mfu(312e12, half, "bf16", 2)["mfu"] == 0.5
-    assert gpu_figures.nccl_version("x\nNCCL version 2.27.3+cuda12.8\n") == "2.27.3+cuda12.8"
+    assert figures.mfu(312e12, half, "bf16", 2)["mfu"] == 0.5
+    assert figures.nccl_version("x\nNCCL version 2.27.3+cuda12.8\n") == "2.27.3+cuda12.8"
 
 
 def steps(*seconds: float, length: int = 16) -> list[list[float]]:

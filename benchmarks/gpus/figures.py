@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu_models import CONFIGS, LENGTH
+from benchmarks.gpus.models import CONFIGS, LENGTH
 
 # Part of the device's name -> dense peak in TFLOP/s of (float32 outside of tensor cores, TF32, bfloat16), without
 # sparsity, from NVIDIA's data sheets of the products: H100 and H200 SXM, H100 PCIe, A100, L40S, L4, A10, V100, T4.
