@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,7 @@ def speed(arguments: argparse.Namespace, created: Created, folder: Path) -> dict
             period = LOCAL_STEPS if name == "local_steps" else 1
             warm_up = max(arguments.warm_up, period)
             steps = arguments.full_steps if name in FULL else -(-arguments.steps // period) * period
-            options = {"timeout_s": 600, **arguments.options[name]}
+            options = {"timeout_s": 600, "self_check": "off", **arguments.options[name]}
             try:
                 found = workers(hosts, created.job.folder, options, warm_up + steps, folder)
                 results["contestants"][name] = counted(found, warm_up) | {"options": arguments.options[name]}
@@ -226,6 +227,8 @@ def table(results: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
+    # The workers and the network of a run that is ended from outside end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     path = arguments.output / "network.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
