@@ -109,6 +109,7 @@ def counted(found: list[Any], warm_up: int) -> dict[str, Any]:
         "examples_per_s": BATCH / seconds,
         "steps": num,
         "parameters": found[0]["parameters"],
+        "bytes_by_step": [step[1] for step in found[0]["steps"]],
     }
 
 
