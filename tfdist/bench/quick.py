@@ -35,7 +35,7 @@ def quick_comparisons(cores: Sequence[int], rounds: int, brief: bool) -> list[Co
     return small if brief else [*small, *large_comparisons(cores, rounds)]
 
 
-def large_comparisons(cores: Sequence[int], rounds: int, steps: int = 4) -> list[Comparison]:
+def large_comparisons(cores: Sequence[int], rounds: int, steps: int = 3) -> list[Comparison]:
     """Returns those of a model of MiniLM's size.
 
     Args:

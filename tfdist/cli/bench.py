@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--quick", action="store_true", help="small models and few rounds: a minute")
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="rounds of each comparison (default: 7, or 3)"
+        "--rounds", type=int, metavar="N", help="rounds of each comparison (default: 5, or 3)"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the results with versions and hardware"
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     start = time.monotonic()
-    rounds = args.rounds or (3 if args.quick else 7)
+    rounds = args.rounds or (3 if args.quick else 5)
     outcomes = []
     with console.status("starts") as status:
         for comparison in quick_comparisons(usable_cores(), rounds, args.quick):
