@@ -44,7 +44,7 @@ shape: $(INSTALLED)  ## print sizes, circles, repeats and questions of the code,
 	$(BIN)/python tests/architecture/shape.py
 
 bench: $(INSTALLED)  ## run the benchmarks
-	for name in $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+	for name in $(filter-out harness workloads model_catalog self_check_run,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
 	    $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 keras-tests: $(INSTALLED)  ## run Keras's own tests under strategies, and write docs/keras-tests.md; needs a package index

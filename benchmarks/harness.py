@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tfdist.bench.figures import ratio, summary
+from tfdist.bench.machine import environment
+
+__all__ = ["environment", "interleaved", "parse_arguments", "ratio", "summary", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,49 +37,6 @@ def interleaved(
             if number >= warmup:
                 samples[name].append(seconds)
     return samples
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Returns the median and the quartiles."""
-    if len(values) < 2:
-        return {"median": values[0], "low": values[0], "high": values[0]}
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "low": low, "high": high}
-
-
-def ratio(samples: Mapping[str, list[list[float]]], name: str, to: str) -> dict[str, float]:
-    """Returns the summary over rounds of (median step of `name`) / (median step of `to`)."""
-    pairs = zip(samples[name], samples[to], strict=True)
-    return summary([statistics.median(one) / statistics.median(other) for one, other in pairs])
-
-
-def environment() -> dict[str, Any]:
-    """Returns the versions and the hardware of this run, and how busy the machine was."""
-    import keras
-    import tensorflow as tf
-
-    import tfdist
-
-    gpus = tf.config.list_physical_devices("GPU")
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "tfdist": tfdist.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", "?") for gpu in gpus],
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def parse_arguments(description: str) -> argparse.Namespace:

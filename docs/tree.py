@@ -21,7 +21,7 @@ OTHER = {
     "LICENSE": "Apache-2.0",
     "docs/": "one page a subject; parity, keras-tests, parallelisms/mesh_layers and tree are written by tools",
     "notebooks/": "00_quickstart: one device against two; 01_tensor_parallel: a BERT in pieces; executed by the tests",
-    "benchmarks/": "step overhead and collectives, measured against plain Keras and stock strategies",
+    "benchmarks/": "speed beside plain Keras, stock strategies and peers; collectives, bytes and memory",
     "tests/": "architecture, unit (as tfdist/), parity, canaries, multi_device, multi_process, e2e, keras_tests",
 }
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 import tfdist
-from tfdist.cli.interrupt import interruptible
 from tfdist.errors import TfdistError, did_you_mean, explain_missing
+from tfdist.launch.interrupt import interruptible
 
 
 class Command(Protocol):
@@ -33,6 +33,7 @@ COMMANDS = (
     ("launch", "run a script as several worker processes", "tfdist.cli.launch"),
     ("plan", "show what a mesh puts where, without training", "tfdist.cli.plan"),
     ("test", "train a small model here and compare it with one device", "tfdist.cli.test"),
+    ("bench", "measure what a step costs here, beside plain Keras and one device", "tfdist.cli.bench"),
     ("doctor", "show versions, devices, the cluster and what of Keras is patched", "tfdist.cli.doctor"),
 )
 

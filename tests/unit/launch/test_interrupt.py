@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tfdist.cli import interrupt
-from tfdist.cli.interrupt import interruptible
+from tfdist.launch import interrupt
+from tfdist.launch.interrupt import interruptible
 
 
 def test_another_exception_is_still_an_interrupt():
