@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -188,6 +189,15 @@ class Distribution(ABC):
             Name of a piece -> its value. All processes that hold a piece of one name have the same, if all is well.
         """
         return {"": np.asarray(variable.value)}
+
+    @contextmanager
+    def exact_sums(self) -> Iterator[str]:
+        """While open, steps are compiled that sum gradients exactly; yields what is left out for it, or ""."""
+        yield ""
+
+    def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+        """Returns what the strategy itself keeps of a run: name -> how it is read, and set, by all processes."""
+        return {}
 
     def any_process(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process; all processes call this."""

@@ -35,11 +35,15 @@ class Step:
         written: Keras variables assigned in this step, in order.
         before: The values, when the step began, of Keras variables to which the parts' changes are added, by `id`.
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
+        updated: Keras variables of an open update: those that it was given a gradient of, in their order.
+        keeps_errors: Whether a sum of gradients keeps something for the next one, so that only those may be summed that
+            are applied.
     """
 
     padded = False
     by_row = False
     is_whole = True
+    keeps_errors = False
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor) -> None:
         self.num_valid = num_valid
@@ -50,6 +54,7 @@ class Step:
         self.gradients_summed = False
         self.gradients_shared = False
         self.in_update = False
+        self.updated: list[Any] = []
         self.in_compiled = False
         self._passengers: list[tf.Tensor] = []
 
@@ -197,6 +202,12 @@ class Step:
         return stock(*args, **kwargs)
 
     # Contexts: each changes how the step answers while it is open.
+
+    @contextmanager
+    def updating(self, variables: Sequence[Any]) -> Iterator[None]:
+        """While open, the gradients that are summed are those of these Keras variables, without None."""
+        with self._during(updated=list(variables)):
+            yield
 
     @contextmanager
     def update(self, *, summed: bool) -> Iterator[None]:

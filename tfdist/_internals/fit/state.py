@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.keras_state import drawn_seed_generator
 from tfdist._internals.processes import seed
 from tfdist.data.by_index import by_index_of
@@ -43,7 +44,8 @@ def named_state(
 
     Returns:
         Name -> part. The names begin with `weights/`, `optimizer/` (slots, counters, loss scale, averages, open
-        accumulation), `metrics/`, `seeds/`, `data/` and `callbacks/`.
+        accumulation), `metrics/`, `seeds/`, `communication/` (what of the gradients was not sent yet, of all replicas,
+        which all processes read and set together), `data/` and `callbacks/`.
 
     Raises:
         UnsupportedError: The model or its optimizer is not built.
@@ -60,6 +62,10 @@ def named_state(
     parts |= _of_variables("optimizer", optimizer.variables if optimizer is not None else ())
     parts |= _of_variables("metrics", metrics)
     parts |= _of_seeds()
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution is not None:
+        own = distribution.own_state(model)
+        parts |= {f"communication/{name}": StatePart(*pair) for name, pair in own.items()}
     by_index = None if dataset is None else by_index_of(dataset)
     if by_index is not None:
         epochs = by_index.epochs

@@ -58,10 +58,16 @@ class GradientExchange:
 
     Args:
         sum_over_replicas: Sums a list of tensors or IndexedSlices.
+        sum_of_gradients: Sums gradients, if these travel otherwise, so that nothing travels with them.
     """
 
-    def __init__(self, sum_over_replicas: Callable[[Sequence[Any]], list[Any]]) -> None:
+    def __init__(
+        self,
+        sum_over_replicas: Callable[[Sequence[Any]], list[Any]],
+        sum_of_gradients: Callable[[Sequence[Any]], list[Any]] | None = None,
+    ) -> None:
         self._sum = sum_over_replicas
+        self._sum_of_gradients = sum_of_gradients
         self._passengers: list[tf.Tensor] = []
         self._reduced: list[tf.Tensor] | None = None
         self._graph: Any = None
@@ -79,7 +85,13 @@ class GradientExchange:
         # wait for `take_passengers`.
         is_here = self._reduced is None and self._graph is tf.compat.v1.get_default_graph()
         aboard = self._passengers if is_here else []
-        summed = self._sum([*(shares[index] for index in present), *aboard])
+        gradients = [shares[index] for index in present]
+        if self._sum_of_gradients is None:
+            summed = self._sum([*gradients, *aboard])
+        else:
+            # What travels along is there first.
+            others = self._sum(aboard) if aboard else []
+            summed = [*self._sum_of_gradients(gradients), *others]
         if aboard:
             self._reduced = summed[len(present) :]
         result: list[Any] = [None] * len(shares)

@@ -58,16 +58,20 @@ def _updated_by_pairs(
 def _begun(step: Step, optimizer: Any, grads: list[Any], variables: Any) -> Iterator[list[Any]]:
     """Surrounds an update, and yields the gradients with which it begins."""
     inner = optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
-    at_once = not inner.gradient_accumulation_steps
-    known = optimizer._trainable_variables if variables is None else variables
+    # What keeps errors must not see gradients that are scaled, or not finite; those are known in the update.
+    scales = step.keeps_errors and inner is not optimizer
+    at_once = not inner.gradient_accumulation_steps and not scales
+    known = list(optimizer._trainable_variables if variables is None else variables)
     # The gradients of some variables (scales of 8-bit layers) are their new values, and are not summed.
     kept = {
         index for index, variable in enumerate(known) if optimizer._overwrite_variable_with_gradient(variable)
     }
     given = [None if index in kept else gradient for index, gradient in enumerate(grads)]
-    found = step.sum_gradients(given) if at_once else step.shares_of(given)
-    with step.update(summed=at_once):
-        yield [grads[index] if index in kept else gradient for index, gradient in enumerate(found)]
+    updated = [variable for variable, gradient in zip(known, given, strict=False) if gradient is not None]
+    with step.updating(updated):
+        found = step.sum_gradients(given) if at_once else step.shares_of(given)
+        with step.update(summed=at_once):
+            yield [grads[index] if index in kept else gradient for index, gradient in enumerate(found)]
 
 
 def _beginnings_found(stock: Any) -> Any:
