@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.processes.coordination import barrier, broadcast_json
 from tfdist.callbacks.chief_writer import save_along
 from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.files import replacing
 from tfdist.process import is_chief
 
+# In a backup: what the strategy keeps of a run, such as the part of gradients that was not sent yet.
+_OWN_STATE = "strategy.npz"
+
 
 class BackupAndRestore(keras.callbacks.Callback):
     """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
 
     The chief writes a folder `epoch-N`, which appears by a rename, so that weights and epoch number always belong
-    together. Every worker reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each
-    folder. It leaves out the seeds of dropout and the position in the data, and so does this callback. That is why
-    only whole epochs are kept.
+    together, and with them what `gradient_compression` keeps. Every worker reads the folder that the chief names.
+    Keras's own `BackupAndRestore` writes and reads each folder. It leaves out the seeds of dropout and the position in
+    the data, and so does this callback. That is why only whole epochs are kept.
 
     Args:
         backup_dir: A folder for this backup alone. On several hosts it must be one that all of them see.
@@ -58,10 +63,16 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "Put backup_dir on a file system that all hosts share."
             )
         self._stock(folder).on_train_begin()
+        if (folder / _OWN_STATE).is_file():
+            with np.load(folder / _OWN_STATE) as values:
+                for name, (_, write) in self._own_state().items():
+                    if name in values:
+                        write(values[name])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        own = {name: read() for name, (read, _) in self._own_state().items()}
         if is_chief():
-            self._save(epoch)
+            self._save(epoch, own)
         else:
             save_along(self.model, lambda folder: self._stock(Path(folder)).on_epoch_end(epoch))
 
@@ -75,16 +86,22 @@ class BackupAndRestore(keras.callbacks.Callback):
         stock.set_model(self.model)
         return stock
 
+    def _own_state(self) -> dict[str, Any]:
+        distribution = distribution_of(self.model.distribute_strategy)
+        return {} if distribution is None else distribution.own_state(self.model)
+
     def _newest(self) -> str | None:
         names = [
             path.name for path in self.backup_dir.glob("epoch-*") if re.fullmatch(r"epoch-\d+", path.name)
         ]
         return max(names, default=None, key=lambda name: int(name.split("-")[1]))
 
-    def _save(self, epoch: int) -> None:
+    def _save(self, epoch: int, own: dict[str, np.ndarray]) -> None:
         previous = self._newest()
         folder = self.backup_dir / f"epoch-{epoch + 1}"
         with replacing(folder, "The backup before it is unchanged.") as temporary:
             self._stock(temporary).on_epoch_end(epoch)
+            if own:
+                np.savez(Path(temporary) / _OWN_STATE, **own)  # type: ignore[arg-type]
         if previous not in (None, folder.name):
             shutil.rmtree(self.backup_dir / str(previous), ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.callbacks.throughput import THROUGHPUT_LOG
 from tfdist.errors import ConfigError
@@ -27,8 +28,9 @@ class TensorBoard(keras.callbacks.Callback):
 
     The runs are `train` and `validation`. Losses and metrics are `epoch_*` by epoch, as in Keras's own callback. The
     following are by training step: the speed (`throughput/`, `step_time/`), the state of the optimizer (`optimizer/`),
-    `memory/` and, with an `update_freq` in steps, the logs within the epoch (`batch/`). Give the callback to `fit` on
-    every worker: only the chief writes, but all workers send it their times.
+    `memory/`, what `gradient_compression` does (`communication/`) and, with an `update_freq` in steps, the logs within
+    the epoch (`batch/`). Give the callback to `fit` on every worker: only the chief writes, but all
+    workers send it their times.
 
     Args:
         log_dir: Folder of the run.
@@ -72,6 +74,8 @@ class TensorBoard(keras.callbacks.Callback):
         super().set_model(model)
         if getattr(model, "optimizer", None) is not None:
             self._gradient_norm = GradientNorm.of(model.optimizer)
+        if (distribution := distribution_of(model.distribute_strategy)) is not None:
+            distribution.watch()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = True
@@ -166,7 +170,9 @@ class TensorBoard(keras.callbacks.Callback):
         intervals = all_gather_json("tensorboard", asdict(interval))
         if is_chief():
             scalars = summarize([Interval(**worker) for worker in intervals])
+            distribution = distribution_of(self.model.distribute_strategy)
             scalars |= self._optimizer_scalars() | memory_gib()
+            scalars |= {} if distribution is None else distribution.figures()
             self._write("train", scalars, self._meter.first_iteration + step)
 
     def _optimizer_scalars(self) -> dict[str, float]:

@@ -36,10 +36,10 @@ class Mirrored(ReplicaDistribution, tf.distribute.MirroredStrategy):
         self,
         devices: int | Sequence[str] | None = None,
         random_by_row: bool = False,
-        communication_dtype: Dtype | None = None,
         gradient_compression: Compression | None = None,
         compression_rank: int | None = None,
         compression_share: float | None = None,
+        communication_dtype: Dtype | None = None,
     ) -> None:
         self.random_by_row = random_by_row
         options = checked_options(

@@ -39,7 +39,7 @@ class Compressor(ABC):
         size = math.prod(shape)
         return size >= _FEWEST_NUMBERS and 2 * self.sent_bytes(shape) <= ring_bytes(size, self.num_replicas)
 
-    def first_state(self, path: str, shape: Sequence[int]) -> Mapping[str, np.ndarray]:
+    def first_state(self, shape: Sequence[int]) -> Mapping[str, np.ndarray]:
         """Returns, by name, what is kept of a variable beside the error, as it is before the first step."""
         return {}
 

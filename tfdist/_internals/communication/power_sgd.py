@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +41,9 @@ class PowerSGD(Compressor):
     def sent_bytes(self, shape: Sequence[int]) -> int:
         return ring_bytes(self.rank * sum(matrix_shape(shape)), self.num_replicas)
 
-    def first_state(self, path: str, shape: Sequence[int]) -> Mapping[str, np.ndarray]:
-        # All replicas begin with the same numbers, which depend on nothing but the variable's path.
-        numbers = np.random.default_rng(zlib.crc32(path.encode()))
+    def first_state(self, shape: Sequence[int]) -> Mapping[str, np.ndarray]:
+        # All replicas begin with the same numbers, whatever the seed of the run.
+        numbers = np.random.default_rng(0)
         return {"factor": numbers.standard_normal((matrix_shape(shape)[1], self.rank)).astype(np.float32)}
 
     def sum(

@@ -36,7 +36,7 @@ class States:
             shape = tuple(variable.shape)
             if id(variable) in self._kept or variable.dtype != "float32" or not compressor.takes(shape):
                 continue
-            first = {ERROR: np.zeros(shape, np.float32), **compressor.first_state(variable.path, shape)}
+            first = {ERROR: np.zeros(shape, np.float32), **compressor.first_state(shape)}
             with strategy.scope():
                 kept = {name: _of_each_replica(value) for name, value in first.items()}
             key = id(variable)
@@ -52,10 +52,10 @@ class States:
         return self._kept.get(id(variable))
 
     def named(self, variables: Iterable[Any]) -> dict[str, Any]:
-        """Returns all that is kept of Keras variables, by `path/name`."""
+        """Returns all that is kept of Keras variables, by `number/name`: a model made again may have other paths."""
         return {
-            f"{variable.path}/{name}": kept
-            for variable in variables
+            f"{number}/{name}": kept
+            for number, variable in enumerate(variables)
             for name, kept in (self.of(variable) or {}).items()
         }
 
@@ -91,10 +91,11 @@ def write_kept(kept: Any, value: Any, process_index: int, num_replicas: int) -> 
         process_index: Of this process.
         num_replicas: Over all processes.
     """
-    if len(value) != num_replicas:
+    expected = (num_replicas, *kept.values[0].shape)
+    if value.shape != expected:
         warn_once(
-            f"the state of gradient_compression was saved by {len(value)} replicas, and there are {num_replicas} now: "
-            "it begins anew, at zero. What had not been sent of the gradients, less than a step's, is lost."
+            f"the state of gradient_compression was saved by {len(value)} replicas, and there are {num_replicas} now, "
+            "or with another rank: it begins anew, at zero. What had not been sent of the gradients is lost."
         )
         return
     for index, part in enumerate(kept.values):

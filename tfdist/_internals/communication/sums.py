@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from tfdist._internals.communication.compressor import Compressor, ring_bytes
@@ -124,14 +123,20 @@ class Communication:
         return Traffic(sum(one.sent for one in found), sum(one.exact for one in found)) if found else None
 
     def watch(self) -> None:
-        """Has steps that are compiled from now on measure the error of what they compress."""
+        """Has steps that are compiled from now on measure the norm of what was not sent, relative to what was to be."""
         if self._error is None and self.compresses:
             with tf.init_scope():
                 self._error = tf.Variable(0.0, trainable=False)
 
-    def relative_error(self) -> float | None:
-        """Returns the last step's norm of what was not sent, relative to what was to be; None if nobody watches."""
-        return None if self._error is None else float(keras.ops.convert_to_numpy(self._error))
+    def figures(self) -> dict[str, float]:
+        """Returns the bytes of a step, how many times more it would be, and the relative error of the last one."""
+        found: dict[str, float] = {}
+        if (traffic := self.traffic) is not None:
+            found["communication/bytes_per_step"] = float(traffic.sent)
+            found["communication/compression_ratio"] = traffic.exact / max(traffic.sent, 1)
+        if self._error is not None:
+            found["communication/relative_error"] = float(self._error.numpy())
+        return found
 
     def _count(self, shares: Sequence[Any], owners: Sequence[Any], chosen: Sequence[int]) -> None:
         width = self._dtype.size

@@ -199,6 +199,14 @@ class Distribution(ABC):
         """Returns what the strategy itself keeps of a run: name -> how it is read, and set, by all processes."""
         return {}
 
+    def watch(self) -> None:
+        """Has steps that are compiled from now on measure what `figures` returns."""
+        return None
+
+    def figures(self) -> dict[str, float]:
+        """Returns what the strategy has measured of the last step, by the tags under which it is shown."""
+        return {}
+
     def any_process(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process; all processes call this."""
         return any(all_gather_json("a flag", bool(flag)))

@@ -185,6 +185,13 @@ class ReplicaDistribution(Distribution):
         finally:
             self.communication = before
 
+    def watch(self) -> None:
+        if self.communication is not None:
+            self.communication.watch()
+
+    def figures(self) -> dict[str, float]:
+        return {} if self.communication is None else self.communication.figures()
+
     def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
         if self.communication is None:
             return {}
