@@ -85,12 +85,13 @@ def _built(name: str, options: dict[str, Any], smoke: bool) -> tuple[Any, Any]:
     return model, strategy
 
 
-def work(smoke: bool, rounds: int, output: Path) -> None:
+def work(smoke: bool, rounds: int, only: list[str], output: Path) -> None:
     """What each of the two workers does."""
     index = int(json.loads(os.environ["TF_CONFIG"])["task"]["index"])
     os.sched_setaffinity(0, {index % os.cpu_count()})
     steps = 3 if smoke else 8
-    contestants = {name: _built(name, options, smoke) for name, options in CONTESTANTS.items()}
+    chosen = {name: options for name, options in CONTESTANTS.items() if name in only}
+    contestants = {name: _built(name, options, smoke) for name, options in chosen.items()}
     shared, own = _dataset(32, steps), _dataset(16, steps)
     from tfdist._internals.processes.coordination import barrier
 
@@ -125,13 +126,14 @@ def _results(samples: Any, contestants: Any) -> dict[str, Any]:
     return results
 
 
-def measure(smoke: bool, rounds: int) -> dict[str, Any]:
+def measure(smoke: bool, rounds: int, only: list[str]) -> dict[str, Any]:
     """Starts the workers and returns what the chief has measured."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "results.json"
         command = [sys.executable, "-m", "tfdist", "launch", "--num-workers", str(WORKERS), "-m"]
         command += ["benchmarks.communication", "--worker", str(output), "--rounds", str(rounds)]
-        subprocess.run(command + ["--smoke"] * smoke, check=True, timeout=3600)
+        command += ["--only", *only, *["--smoke"] * smoke]
+        subprocess.run(command, check=True, timeout=3600)
         return json.loads(output.read_text())
 
 
@@ -142,13 +144,14 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=harness.RESULTS, help="folder of the JSON file")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), help="contestants beside one alone")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     rounds = 1 if arguments.smoke else arguments.rounds
     if arguments.worker:
-        work(arguments.smoke, rounds, arguments.worker)
+        work(arguments.smoke, rounds, arguments.only, arguments.worker)
         return
-    results = measure(arguments.smoke, rounds)
+    results = measure(arguments.smoke, rounds, arguments.only)
     for name, found in results.items():
         print(
             name, {key: value["median"] if isinstance(value, dict) else value for key, value in found.items()}
