@@ -19,6 +19,7 @@ from tfdist._internals.communication.power_sgd import PowerSGD, matrix_shape
 from tfdist._internals.communication.sign import Sign, packed_signs, signs_of
 from tfdist._internals.communication.top_k import TopK
 from tfdist._internals.fit.state import named_state
+from tfdist._internals.replica import exchange
 from tfdist._internals.replica.exchange import all_reduce
 from tfdist.callbacks import BackupAndRestore
 from tfdist.errors import ConfigError
@@ -155,6 +156,23 @@ def test_narrow_sums_are_float32_sums_of_rounded_shares(count: int, dtype: str) 
             expected = tf.cast(tf.cast(expected, dtype), tf.float32).numpy()
         for replica in found:
             np.testing.assert_allclose(replica[index], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_large_sums_are_buckets_and_slices_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 4096)
+    matrix, small = (tf.TensorSpec(shape, tf.float32) for shape in ((64, 64), (3,)))
+    unknown = tf.TensorSpec((None, 4), tf.float32)
+    spec = tf.IndexedSlicesSpec((9, 4), tf.float32)
+    strategy = tfdist.create_strategy("mirrored", devices=2)
+
+    def kinds(*specs: Any) -> list[str]:
+        run = tf.function(lambda *given: strategy.run(all_reduce, (list(given),)), autograph=False)
+        graph = run.get_concrete_function(*specs).graph
+        found = [node.op for node in graph.as_graph_def().node if "Collective" in node.op]
+        return found[: len(found) // 2]  # those of the first device
+
+    assert kinds(small, small) == ["CollectiveReduceV2"]
+    assert kinds(spec, unknown, matrix, matrix, small) == 3 * ["CollectiveReduceV2"] + ["CollectiveGatherV2"]
 
 
 # Whole runs.

@@ -25,15 +25,8 @@ def all_reduce(values: Sequence[Any]) -> list[Any]:
     """
     context = tf.distribute.get_replica_context()
     options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BUCKET_BYTES)
-    by_dtype: dict[Any, list[int]] = {}
-    slices: dict[Any, list[int]] = {}
-    for index, value in enumerate(values):
-        if isinstance(value, tf.IndexedSlices):
-            slices[index] = [index]
-        else:
-            by_dtype.setdefault(value.dtype, []).append(index)
     summed: list[Any] = [None] * len(values)
-    for indices in [*by_dtype.values(), *slices.values()]:
+    for indices in _groups(values):
         # TensorFlow reshapes each tensor of a pack twice. So scalars, such as the states of metrics, travel as one
         # vector.
         scalars = [index for index in indices if _is_scalar(values[index])]
@@ -47,6 +40,27 @@ def all_reduce(values: Sequence[Any]) -> list[Any]:
         for index, value in zip([*whole, *scalars], reduced, strict=True):
             summed[index] = value
     return summed
+
+
+def _groups(values: Sequence[Any]) -> list[list[int]]:
+    """Returns the numbers of the values that are summed together, in the order in which that is begun."""
+    by_dtype: dict[Any, list[int]] = {}
+    slices = []
+    for index, value in enumerate(values):
+        if isinstance(value, tf.IndexedSlices):
+            slices.append([index])
+        else:
+            by_dtype.setdefault(value.dtype, []).append(index)
+    groups, late = [], []
+    for indices in by_dtype.values():
+        known = [index for index in indices if values[index].shape.is_fully_defined()]
+        num_bytes = sum(values[index].shape.num_elements() * values[index].dtype.size for index in known)
+        # One tensor whose size is not known, as that of a table of positions, would keep all of them in one piece.
+        is_apart = num_bytes > BUCKET_BYTES > 0 and len(known) < len(indices)
+        groups.append(known if is_apart else indices)
+        if is_apart:
+            late.append([index for index in indices if index not in known])
+    return [*groups, *late, *slices]
 
 
 def _is_scalar(value: Any) -> bool:
