@@ -17,15 +17,15 @@ from tfdist.errors import ConfigError, ModelError, UnsupportedError
 from tfdist.files import replacing
 from tfdist.process import is_chief
 
-# The file beside Keras's, with the strategy's own part of the state.
-_OF_RUN = "strategy.npz"
+# In a backup: what the strategy keeps of a run, such as the part of gradients that was not sent yet.
+_OWN_STATE = "strategy.npz"
 
 
 class BackupAndRestore(keras.callbacks.Callback):
     """Keeps the last finished epoch in `backup_dir`; an interrupted `fit`, started again, goes on after it.
 
     The chief writes a folder `epoch-N`, which appears by a rename, so that weights and epoch number always belong
-    together. With them is what a strategy keeps of a training, such as the outer momentum of local steps. Every worker
+    together, and with them what a strategy keeps of a training, such as the outer momentum of local steps. Every worker
     reads the folder that the chief names. Keras's own `BackupAndRestore` writes and reads each folder. It leaves out
     the seeds of dropout and the position in the data, and so does this callback. That is why only whole epochs are
     kept.
@@ -64,12 +64,17 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "Put backup_dir on a file system that all hosts share."
             )
         self._stock(folder).on_train_begin()
-        self._read_run(folder)
+        if (folder / _OWN_STATE).is_file():
+            with np.load(folder / _OWN_STATE) as values:
+                for name, (_, write) in self._own_state().items():
+                    if name in values:
+                        write(values[name])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         settle(self.model)
+        own = {name: read() for name, (read, _) in self._own_state().items()}
         if is_chief():
-            self._save(epoch)
+            self._save(epoch, own)
         else:
             save_along(self.model, lambda folder: self._stock(Path(folder)).on_epoch_end(epoch))
 
@@ -83,23 +88,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         stock.set_model(self.model)
         return stock
 
-    def _variables_of_run(self) -> list[Any]:
+    def _own_state(self) -> dict[str, Any]:
         distribution = distribution_of(self.model.distribute_strategy)
-        return [] if distribution is None else list(distribution.variables_of_run(self.model).values())
-
-    def _write_run(self, folder: Path) -> None:
-        """Writes what the strategy needs of a training, if anything."""
-        arrays = [variable.numpy() for variable in self._variables_of_run()]
-        if arrays:
-            np.savez(folder / _OF_RUN, *arrays)
-
-    def _read_run(self, folder: Path) -> None:
-        """Reads it, in the order of the variables: as in Keras, names may differ from one process to the next."""
-        if not (folder / _OF_RUN).is_file():  # the backup of a training without any
-            return
-        with np.load(folder / _OF_RUN) as arrays:
-            for variable, name in zip(self._variables_of_run(), arrays.files, strict=False):
-                variable.assign(arrays[name])
+        return {} if distribution is None else distribution.own_state(self.model)
 
     def _newest(self) -> str | None:
         names = [
@@ -107,11 +98,12 @@ class BackupAndRestore(keras.callbacks.Callback):
         ]
         return max(names, default=None, key=lambda name: int(name.split("-")[1]))
 
-    def _save(self, epoch: int) -> None:
+    def _save(self, epoch: int, own: dict[str, np.ndarray]) -> None:
         previous = self._newest()
         folder = self.backup_dir / f"epoch-{epoch + 1}"
         with replacing(folder, "The backup before it is unchanged.") as temporary:
             self._stock(temporary).on_epoch_end(epoch)
-            self._write_run(temporary)
+            if own:
+                np.savez(Path(temporary) / _OWN_STATE, **own)  # type: ignore[arg-type]
         if previous not in (None, folder.name):
             shutil.rmtree(self.backup_dir / str(previous), ignore_errors=True)

@@ -28,9 +28,9 @@ class TensorBoard(keras.callbacks.Callback):
 
     The runs are `train` and `validation`. Losses and metrics are `epoch_*` by epoch, as in Keras's own callback. The
     following are by training step: the speed (`throughput/`, `step_time/`), the state of the optimizer (`optimizer/`),
-    `memory/`, what a strategy measures of its own, and, with an `update_freq` in steps, the logs within the epoch
-    (`batch/`). Give the callback to `fit` on
-    every worker: only the chief writes, but all workers send it their times.
+    `memory/`, what a strategy measures of its own (`communication/`, `local_steps/`) and, with an `update_freq` in
+    steps, the logs within the epoch (`batch/`). Give the callback to `fit` on every worker: only the chief writes, but
+    all workers send it their times.
 
     Args:
         log_dir: Folder of the run.
@@ -74,6 +74,8 @@ class TensorBoard(keras.callbacks.Callback):
         super().set_model(model)
         if getattr(model, "optimizer", None) is not None:
             self._gradient_norm = GradientNorm.of(model.optimizer)
+        if (distribution := distribution_of(model.distribute_strategy)) is not None:
+            distribution.watch()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = True

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from tfdist._internals.communication.options import Compression, Dtype, checked_options
 from tfdist._internals.replica.extended import MirroredExtended, next_collective_key_base
 from tfdist._internals.replica.local.distribution import RoundsDistribution
 from tfdist._internals.replica.local.options import read_options
@@ -25,6 +26,11 @@ class Mirrored(RoundsDistribution, tf.distribute.MirroredStrategy):
         outer_optimizer: What follows the average: `"average"` nothing, `"slow_momentum"` or `"nesterov"`.
         outer_learning_rate: The step size of the outer update; None for its default.
         outer_momentum: The momentum of the outer update, from 0 to below 1; None for its default.
+        communication_dtype: In which dtype float32 gradients travel: `"float32"`, `"bfloat16"` or `"float16"`; the
+            result is another than on one device, within that dtype's rounding. See docs/communication.md.
+        gradient_compression: `"powersgd"`, `"topk"`, `"sign"` or `"bfloat16"`: fewer bytes, and another result.
+        compression_rank: Of PowerSGD's matrices; 4 if it is not given.
+        compression_share: The part of a gradient's numbers that top-k sends; 0.01 if it is not given.
 
     Raises:
         ConfigError: The host does not have such devices, or an option has a value that is not allowed.
@@ -37,13 +43,21 @@ class Mirrored(RoundsDistribution, tf.distribute.MirroredStrategy):
         self,
         devices: int | Sequence[str] | None = None,
         random_by_row: bool = False,
+        gradient_compression: Compression | None = None,
+        compression_rank: int | None = None,
+        compression_share: float | None = None,
+        communication_dtype: Dtype | None = None,
         local_steps: int = 1,
         outer_optimizer: Literal["average", "slow_momentum", "nesterov"] = "average",
         outer_learning_rate: float | None = None,
         outer_momentum: float | None = None,
     ) -> None:
         self.random_by_row = random_by_row
+        options = checked_options(
+            communication_dtype, gradient_compression, compression_rank, compression_share
+        )
         self.local_steps = read_options(local_steps, outer_optimizer, outer_learning_rate, outer_momentum)
         names = local_devices(devices)
         self._collective_key_base = next_collective_key_base()
         tf.distribute.Strategy.__init__(self, MirroredExtended(self, devices=names))
+        self.communicate(options)

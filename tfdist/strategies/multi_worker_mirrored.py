@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.communication.options import Compression, Dtype, checked_options
 from tfdist._internals.processes import coordination
 from tfdist._internals.processes.start import begin_together, join_cluster, start_cluster
 from tfdist._internals.processes.watch import shared_step
@@ -52,6 +53,11 @@ class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredS
         outer_learning_rate: The step size of the outer update; None for its default.
         outer_momentum: The momentum of the outer update, from 0 to below 1; None for its default.
         random_by_row: Give each row the dropout mask and noise that it gets on one device; see `ReplicaDistribution`.
+        communication_dtype: In which dtype float32 gradients travel: `"float32"`, `"bfloat16"` or `"float16"`; the
+            result is another than on one device, within that dtype's rounding. See docs/communication.md.
+        gradient_compression: `"powersgd"`, `"topk"`, `"sign"` or `"bfloat16"`: fewer bytes, and another result.
+        compression_rank: Of PowerSGD's matrices; 4 if it is not given.
+        compression_share: The part of a gradient's numbers that top-k sends; 0.01 if it is not given.
 
     Raises:
         ConfigError: An option has a value that is not allowed.
@@ -72,7 +78,12 @@ class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredS
         outer_learning_rate: float | None = None,
         outer_momentum: float | None = None,
         random_by_row: bool = False,
+        communication_dtype: Dtype | None = None,
+        gradient_compression: Compression | None = None,
+        compression_rank: int | None = None,
+        compression_share: float | None = None,
     ) -> None:
+        sums = checked_options(communication_dtype, gradient_compression, compression_rank, compression_share)
         if communication not in _IMPLEMENTATIONS:
             raise ConfigError(
                 f"communication={communication!r} is not possible; it is one of {list(_IMPLEMENTATIONS)}."
@@ -100,6 +111,8 @@ class MultiWorkerMirrored(RoundsDistribution, tf.distribute.MultiWorkerMirroredS
         tf.distribute.Strategy.__init__(self, extended)
         coordination.agree("the number of devices of each worker", len(extended.worker_devices))
         coordination.agree("local_steps and its outer options", self.local_steps and list(self.local_steps))
+        coordination.agree("how gradients travel", list(sums))
+        self.communicate(sums)
         begin_together()
 
     def of_chief(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

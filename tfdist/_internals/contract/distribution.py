@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -191,10 +192,6 @@ class Distribution(ABC):
         """
         return None
 
-    def variables_of_run(self, model: Any) -> dict[str, Any]:
-        """Returns the Keras variables, by name, that the rest of a training depends on, and nobody else knows."""
-        return {}
-
     def figures(self, model: Any) -> dict[str, float]:
         """Returns what the strategy measures of a training, by its tag in TensorBoard; this waits for the last step."""
         return {}
@@ -210,6 +207,19 @@ class Distribution(ABC):
             Name of a piece -> its value. All processes that hold a piece of one name have the same, if all is well.
         """
         return {"": np.asarray(variable.value)}
+
+    @contextmanager
+    def exact_sums(self) -> Iterator[str]:
+        """While open, steps are compiled that sum gradients exactly; yields what is left out for it, or ""."""
+        yield ""
+
+    def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+        """Returns what the strategy itself keeps of a run: name -> how it is read, and set, by all processes."""
+        return {}
+
+    def watch(self) -> None:
+        """Has steps that are compiled from now on measure what `figures` returns."""
+        return None
 
     def any_process(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process; all processes call this."""

@@ -32,16 +32,20 @@ class Step:
         padded: Whether rows of padding may be part of any batch.
         by_row: Whether random numbers are those that the rows get on one device.
         is_whole: Whether this part is the whole batch, so that there are no others.
-        compiles_parts: Whether XLA can compile a part of the model as a program of its own.
+        compiles_parts: Whether a part of the model may be a program of XLA.
         written: Keras variables assigned in this step, in order.
         before: The values, when the step began, of Keras variables to which the parts' changes are added, by `id`.
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
+        updated: Keras variables of an open update: those that it was given a gradient of, in their order.
+        keeps_errors: Whether a sum of gradients keeps something for the next one, so that only those may be summed that
+            are applied.
     """
 
     padded = False
     by_row = False
     is_whole = True
     compiles_parts = True
+    keeps_errors = False
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor) -> None:
         self.num_valid = num_valid
@@ -52,6 +56,7 @@ class Step:
         self.gradients_summed = False
         self.gradients_shared = False
         self.in_update = False
+        self.updated: list[Any] = []
         self.in_compiled = False
         self._passengers: list[tf.Tensor] = []
 
@@ -215,6 +220,11 @@ class Step:
         return stock(*args, **kwargs)
 
     # Contexts: each changes how the step answers while it is open.
+    @contextmanager
+    def updating(self, variables: Sequence[Any]) -> Iterator[None]:
+        """While open, the gradients that are summed are those of these Keras variables, without None."""
+        with self._during(updated=list(variables)):
+            yield
 
     @contextmanager
     def update(self, *, summed: bool) -> Iterator[None]:

@@ -44,8 +44,9 @@ def named_state(
 
     Returns:
         Name -> part. The names begin with `weights/`, `optimizer/` (slots, counters, loss scale, averages, open
-        accumulation), `metrics/`, `strategy/` (outer momentum of local steps), `seeds/`, `data/` and `callbacks/`. All
-        processes call this, since weights of which each replica has its own are averaged.
+        accumulation), `metrics/`, `seeds/`, `strategy/` (the outer momentum of local steps, and what of the gradients
+        was not sent yet, of all replicas), `data/` and `callbacks/`. All processes call this, and read and set what is
+        under `strategy/` together.
 
     Raises:
         UnsupportedError: The model or its optimizer is not built.
@@ -65,10 +66,8 @@ def named_state(
     if distribution is not None:
         # A state is read between two steps, and what a step has left open is no state.
         distribution.settle(model, slots=True)
-        parts |= {
-            f"strategy/{name}": _of_variable(variable)
-            for name, variable in distribution.variables_of_run(model).items()
-        }
+        own = distribution.own_state(model)
+        parts |= {f"strategy/{name}": StatePart(*pair) for name, pair in own.items()}
     parts |= _of_seeds()
     by_index = None if dataset is None else by_index_of(dataset)
     if by_index is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from keras import tree
 from tensorflow.python.distribute.distribute_utils import regroup
 from tensorflow.python.distribute.values import SyncOnReadVariable
 
+from tfdist._internals.communication.options import CommunicationOptions
+from tfdist._internals.communication.states import read_kept, write_kept
+from tfdist._internals.communication.sums import Communication
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.contract.sums import sum_error_of
 from tfdist._internals.fit.runner import StepRunner, constant
@@ -35,10 +39,12 @@ class ReplicaDistribution(Distribution):
         pads_batches: Whether batches are padded to one static shape, as XLA wants it.
         random_by_row: Whether each row gets the random numbers (dropout masks, noise) that it gets on one device,
             whatever the number of replicas, at the price of drawing for the global batch on every replica.
+        communication: How gradients travel; None if as they are.
     """
 
     pads_batches = False
     random_by_row = False
+    communication: Communication | None = None
     num_replicas_in_sync: int
     extended: tf.distribute.StrategyExtended
     # The step of a replica. A strategy that exchanges in another way names a subclass of its own.
@@ -167,7 +173,43 @@ class ReplicaDistribution(Distribution):
         )
 
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
+        if self.communication is not None:
+            self.communication.prepare(self, model.trainable_variables)
         return StepRunner(self, model, step_function)
+
+    def communicate(self, options: CommunicationOptions) -> None:
+        """Sets how gradients travel."""
+        if not options.is_exact:
+            self.communication = Communication(options, self.num_replicas_in_sync)
+
+    @contextlib.contextmanager
+    def exact_sums(self) -> Iterator[str]:
+        before, self.communication = self.communication, None
+        try:
+            yield "" if before is None else before.options.describe()
+        finally:
+            self.communication = before
+
+    def watch(self) -> None:
+        if self.communication is not None:
+            self.communication.watch()
+
+    def figures(self, model: Any) -> dict[str, float]:
+        return {} if self.communication is None else self.communication.figures()
+
+    def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+        if self.communication is None:
+            return {}
+        gather = self.all_gather_arrays if self.num_processes > 1 else None
+        return {
+            f"communication/{name}": (
+                functools.partial(read_kept, kept, gather),
+                functools.partial(
+                    write_kept, kept, process_index=self.process_index, num_replicas=self.row_shards
+                ),
+            )
+            for name, kept in self.communication.states.named(model.trainable_variables).items()
+        }
 
     def predictor(
         self, model: Any, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -50,7 +50,13 @@ class ReplicaStep(StepOfRows):
         self.rows = rows
         self._has_rows = num_valid > 0
         self._weight = self._weight_in(tf.float32)
-        self._exchange = GradientExchange(self.sum)
+        # Without a graph the replicas run one after the other, and nothing but plain sums is possible.
+        self._communication = (
+            None if tf.executing_eagerly() else getattr(tf.distribute.get_strategy(), "communication", None)
+        )
+        self.keeps_errors = self._communication is not None and self._communication.compresses
+        narrow = self._communication is not None and self._communication.options.dtype != "float32"
+        self._exchange = GradientExchange(self.sum, self._sum_narrow if narrow else None)
         self._sameness = Sameness()
         self._differing: dict[
             int, Any
@@ -190,7 +196,23 @@ class ReplicaStep(StepOfRows):
         return [given[index] if index in summed else one for index, one in enumerate(found)]
 
     def _sum_shares(self, shares: list[Any]) -> list[Any]:
-        return sum_with_slices(shares, self._sameness.holds, self._exchange.sum_gradients)
+        if self._communication is None:
+            return sum_with_slices(shares, self._sameness.holds, self._exchange.sum_gradients)
+        present = [index for index, share in enumerate(shares) if share is not None]
+        compressed: list[Any] = [None] * len(shares)
+        totals = self._communication.compressed(self.sum, [shares[index] for index in present], self.updated)
+        self.mark_same([total for total in totals if total is not None])
+        for index, total in zip(present, totals, strict=True):
+            compressed[index] = total
+        rest = [share if one is None else None for share, one in zip(shares, compressed, strict=True)]
+        summed = sum_with_slices(rest, self._sameness.holds, self._exchange.sum_gradients)
+        return [total if one is None else one for total, one in zip(summed, compressed, strict=True)]
+
+    def _sum_narrow(self, values: Sequence[Any]) -> list[Any]:
+        assert self._communication is not None
+        totals = self._communication.sum(self.sum, values)
+        self.mark_same(totals)
+        return totals
 
     def add_passengers(self, values: Sequence[tf.Tensor]) -> None:
         self._exchange.add_passengers(values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,16 +58,28 @@ def _updated_by_pairs(
 def _begun(step: Step, optimizer: Any, grads: list[Any], variables: Any) -> Iterator[list[Any]]:
     """Surrounds an update, and yields the gradients with which it begins."""
     inner = optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
-    at_once = not inner.gradient_accumulation_steps
-    known = optimizer._trainable_variables if variables is None else variables
+    # What keeps errors must not see gradients that are scaled, or not finite; those are known in the update.
+    scales = step.keeps_errors and inner is not optimizer
+    at_once = not inner.gradient_accumulation_steps and not scales
+    known = list(optimizer._trainable_variables if variables is None else variables)
+    _tell_shapes(grads, known)
     # The gradients of some variables (scales of 8-bit layers) are their new values, and are not summed.
     kept = {
         index for index, variable in enumerate(known) if optimizer._overwrite_variable_with_gradient(variable)
     }
     given = [None if index in kept else gradient for index, gradient in enumerate(grads)]
-    found = step.sum_gradients(given) if at_once else step.shares_of(given)
-    with step.update(summed=at_once):
-        yield [grads[index] if index in kept else gradient for index, gradient in enumerate(found)]
+    updated = [variable for variable, gradient in zip(known, given, strict=False) if gradient is not None]
+    with step.updating(updated):
+        found = step.sum_gradients(given) if at_once else step.shares_of(given)
+        with step.update(summed=at_once):
+            yield [grads[index] if index in kept else gradient for index, gradient in enumerate(found)]
+
+
+def _tell_shapes(gradients: Iterable[Any], variables: Iterable[Any]) -> None:
+    """Gives dense gradients the shapes of their variables: with batches of any size TensorFlow may have lost them."""
+    for gradient, variable in zip(gradients, variables, strict=False):
+        if isinstance(gradient, tf.Tensor) and gradient.shape.is_compatible_with(variable.shape):
+            gradient.set_shape(variable.shape)
 
 
 def _beginnings_found(stock: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from tfdist._internals.communication.options import CommunicationOptions
 from tfdist._internals.replica.distribution import ReplicaDistribution
 from tfdist._internals.replica.local.options import LocalSteps
 from tfdist._internals.replica.local.rounds import Rounds
 from tfdist._internals.replica.local.runner import LocalStepRunner
 from tfdist._internals.replica.local.step import local_step_class
-from tfdist.errors import UnsupportedError
+from tfdist.errors import ConfigError, UnsupportedError
 
 
 class RoundsDistribution(ReplicaDistribution):
@@ -70,18 +71,34 @@ class RoundsDistribution(ReplicaDistribution):
         for rounds in list(vars(self).get("_rounds", {}).values()):
             rounds.before_read(variable)
 
-    def variables_of_run(self, model: Any) -> dict[str, Any]:
-        rounds = self._rounds_of(model)
-        if rounds is None:
-            return {}
-        return {f"outer_momentum/{path}": variable for path, variable in rounds.momenta().items()}
+    def communicate(self, options: CommunicationOptions) -> None:
+        """Sets how gradients travel.
+
+        Raises:
+            ConfigError: They do not travel at all.
+        """
+        if self.local_steps is not None and not options.is_exact:
+            raise ConfigError(
+                f"{options.describe()} is about gradients, and with local_steps={self.local_steps.num_updates} no "
+                "gradient leaves its replica. Give one of the two."
+            )
+        super().communicate(options)
+
+    def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+        rounds, found = self._rounds_of(model), super().own_state(model)
+        momenta = [] if rounds is None else list(rounds.momenta().values())
+        # By number: names of variables may differ from one process to the next.
+        return found | {
+            f"outer_momentum/{index}": (variable.numpy, variable.assign)
+            for index, variable in enumerate(momenta)
+        }
 
     def figures(self, model: Any) -> dict[str, float]:
-        rounds = self._rounds_of(model)
+        rounds, found = self._rounds_of(model), super().figures(model)
         if rounds is None or not rounds.last:
-            return {}
+            return found
         drift, num_bytes = map(float, rounds.last)
-        return {
+        return found | {
             "local_steps/drift": drift,
             "local_steps/megabytes": num_bytes / 1e6,
             "local_steps/synchronizations": float(rounds.num_synchronizations),
