@@ -64,7 +64,8 @@ def create_job(
         bucket_step: Padded lengths are multiples of it; None is what `tfdist train` does.
     """
     where = resolve_model_folder(model)
-    config = DataConfig(path=data) if bucket_step is None else DataConfig(path=data, bucket_step=bucket_step)
+    # What `tfdist train` takes on a CPU.
+    config = DataConfig(path=data, bucket_step=4 if bucket_step is None else bucket_step)
     optimizer = OptimizerConfig()
     task = create_task(task_name)
     splits = load_splits(config, task_name, needed=("train", "test"))

@@ -52,7 +52,11 @@ class DataConfig:
     label_column: str = _option("label", "column with the label")
     max_length: int = _option(128, "longest sequence, in tokens", at_least=1)
     padding: Literal["bucket", "fixed"] = _option("bucket", "pad to the bucket's length or to max_length")
-    bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens", at_least=1)
+    bucket_step: int | None = _option(
+        None,
+        "bucket lengths are multiples of this, in tokens; by default 4, or 16 where shapes compile for long",
+        at_least=1,
+    )
     shuffle: bool = _option(True, "show the training examples in a new order each epoch")
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._internals.contract import distribution_of
 from tfdist.config.schema import DataConfig
 from tfdist.data.batches import make_dataset
 from tfdist.data.examples import Example
@@ -107,8 +108,9 @@ def create_dataset(
     """
     whole = not with_labels and encoded.positions is not None
     longest = max(map(len, encoded.ids))
+    step = _bucket_step(config, model)
     # There are few different lengths, since `predict` is compiled for each of them.
-    same = min(config.max_length, math.ceil(longest / config.bucket_step) * config.bucket_step)
+    same = min(config.max_length, math.ceil(longest / step) * step)
     inputs: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "token_ids": np.asarray,
         "segment_ids": np.zeros_like,
@@ -125,8 +127,22 @@ def create_dataset(
         shuffle=shuffle,
         seed=seed,
         padding="fixed" if whole else config.padding,
-        bucket_step=config.bucket_step,
+        bucket_step=step,
     )
+
+
+def _bucket_step(config: DataConfig, model: keras.Model) -> int:
+    """Returns of what the lengths of batches are multiples, in tokens.
+
+    Finer buckets have less padding and more shapes. Where a whole step is compiled for each shape, by XLA or DTensor,
+    that takes longer than the padding does.
+    """
+    if config.bucket_step is not None:
+        return config.bucket_step
+    distribution = distribution_of(model.distribute_strategy)
+    on_cpu = all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+    steps_are_graphs = distribution is None or distribution.compiles_updates
+    return 4 if on_cpu and steps_are_graphs and model.jit_compile is not True else 16
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
