@@ -54,6 +54,8 @@ class DataConfig:
     padding: Literal["bucket", "fixed"] = _option("bucket", "pad to the bucket's length or to max_length")
     bucket_step: int = _option(16, "bucket lengths are multiples of this, in tokens", at_least=1)
     shuffle: bool = _option(True, "show the training examples in a new order each epoch")
+    cache_dir: str = _option("auto", "folder that keeps tokenized text for the next run, or none")
+    service: str | None = _option(None, "data service that prepares batches: auto, or host:port")
 
 
 @dataclass(frozen=True, kw_only=True)
