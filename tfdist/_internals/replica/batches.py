@@ -198,9 +198,9 @@ class ReplicaBatches:
 
 
 @tf.autograph.experimental.do_not_convert
-def _one_by_one(*pieces: Any) -> tf.data.Dataset:
-    """Returns the pieces of `LocalPieces`, which tf.data gives as its fields, one after the other."""
-    datasets = [tf.data.Dataset.from_tensors(piece) for piece in pieces[0]]
+def _one_by_one(local: LocalPieces) -> tf.data.Dataset:
+    """Returns the pieces of all replicas of this process, one after the other."""
+    datasets = [tf.data.Dataset.from_tensors(piece) for piece in local.pieces]
     return functools.reduce(tf.data.Dataset.concatenate, datasets)
 
 

@@ -101,10 +101,11 @@ class DataService:
             with tf.device("CPU:0"):
                 for number, batch in of_epoch(epoch):
                     yield int(number), batch
+            return
         except tf.errors.OpError as error:
-            raise DataError(
-                f"the data service at {self.address.dispatcher} failed to prepare a batch. {_first_lines(error)}"
-            ) from error
+            told = _first_lines(error)
+        # TensorFlow's own error is not chained: its frames would hold on to the epoch, and so to the data workers.
+        raise DataError(f"the data service at {self.address.dispatcher} failed to prepare a batch. {told}")
 
     def _silent(self, seconds: float) -> DataError:
         silent = self.address.silent
