@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +15,10 @@ import pytest
 import tensorflow as tf
 
 import tfdist
+from tfdist.cli.main import main
 from tfdist.data import distribute, make_dataset, rows_dataset
 from tfdist.errors import DataError, UnsupportedError
+from tfdist.models.tokenizer import WordTokenizer
 
 ROWS = 37
 X = np.random.default_rng(0).normal(size=(ROWS, 6)).astype(np.float32)
@@ -156,3 +160,26 @@ def test_no_data_worker_is_an_error(addresses: list[str], monkeypatch: Any) -> N
         tf.errors.OpError, match=r"no batch for \d+ s. No answer from data worker 0 \(127.0.0.1:1\)"
     ):
         list(distribute(rows(), timeout_s=0.3))
+
+
+def test_train_from_the_cache_by_a_service(service: str, tmp_path: Path, monkeypatch: Any) -> None:
+    words = ["good", "bad", "the", "film", "was"]
+    generator = np.random.default_rng(3)
+    lines = [" ".join(generator.choice(words, generator.integers(1, 20))) for _ in range(60)]
+    data = tmp_path / "data.tsv"
+    data.write_text(
+        "text\tlabel\n" + "".join(f"{line}\t{line[:1] in 'gt'}\n" for line in dict.fromkeys(lines))
+    )
+    histories = []
+    for name, more in {"alone": [], "served": ["--data-service", service]}.items():
+        output = str(tmp_path / name)
+        flags = ["--data", str(data), "--model", "bigru", "--epochs", "2", "--global-batch-size", "8"]
+        flags += ["--strategy", "one_device", "--cache-dir", str(tmp_path / "cache"), "--output", output]
+        assert main(["train", *flags, *more]) == 0
+        found = json.loads(Path(output, "metrics.json").read_text())
+        del found["history"]["examples/s"]
+        histories.append(found)
+        monkeypatch.setattr(
+            WordTokenizer, "encode_texts", None
+        )  # the second run finds all texts in the cache
+    assert histories[0] == histories[1]
