@@ -134,6 +134,12 @@ def test_other_datasets_are_refused(service: str) -> None:
             distribute(dataset, service)
 
 
+def test_too_much_to_send_is_refused(service: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tfdist.data.service.distribute.MAX_BYTES", 100)
+    with pytest.raises(DataError, match="takes [0-9,]+ bytes.*100 are allowed.*read files by their names"):
+        distribute(texts(), service)
+
+
 def test_error_in_a_row_is_told(service: str) -> None:
     def checked(numbers: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.assert_less(numbers, np.int64(20), "row 20 is bad")]):

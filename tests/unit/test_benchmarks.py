@@ -32,7 +32,9 @@ def test_summary_is_the_median_with_quartiles() -> None:
 
 @pytest.mark.slow
 @pytest.mark.wide
-@pytest.mark.parametrize("name", ["overhead", "collectives", "mesh", "memory_limit", "models"])
+@pytest.mark.parametrize(
+    "name", ["overhead", "collectives", "mesh", "memory_limit", "models", "data_service"]
+)
 def test_smoke_run_writes_results(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     command = ["-m", f"benchmarks.{name}", "--smoke", "--output", str(tmp_path)]

@@ -18,6 +18,7 @@ from tfdist.log import LOGGER
 
 # How TensorFlow names the operations that call back into the Python process that has traced them.
 _PYTHON_CALLS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+MAX_BYTES = 1 << 30
 _CURE = (
     "Give rows by their numbers and load them by TensorFlow's operations: tfdist.data.rows_dataset(load, num_rows, "
     "global_batch_size=..., in_graph=True)"
@@ -43,6 +44,7 @@ def distribute(
 
     Raises:
         ConfigError: There is no such service in the environment, or the address is none.
+        DataError: The tensors that it loads rows from are too large to be sent to the data workers.
         UnsupportedError: The dataset is not known by the numbers of its rows, or loads them by Python code.
     """
     source = by_index_of(dataset)
@@ -70,7 +72,9 @@ class DataService:
             # TensorFlow warns that a dataset's options are not known in a function. None are asked for here.
             warnings.simplefilter("ignore", UserWarning)
             of_epoch, one = _functions(self.address.dispatcher, source, function)
-            (_, spec) = of_epoch.get_concrete_function().structured_outputs.element_spec
+            traced = of_epoch.get_concrete_function()
+            (_, spec) = traced.structured_outputs.element_spec
+        _check_size(traced.captured_inputs)
 
         def batches() -> Iterator[Any]:
             yield from self._epoch(of_epoch, one, source.epochs.begin(source.advances), source.num_batches)
@@ -167,6 +171,20 @@ def _check_no_python(graph: Any) -> None:
         raise UnsupportedError(
             "the rows of this dataset are loaded by Python code, which lives in this process, and the data workers of "
             f"tf.data's service run TensorFlow's operations only. {_CURE}; or leave the data service out."
+        )
+
+
+def _check_size(captured: list[tf.Tensor]) -> None:
+    sizes = [
+        tensor.dtype.size * tensor.shape.num_elements()
+        for tensor in captured
+        if tensor.dtype.size and tensor.shape.is_fully_defined()
+    ]
+    if sum(sizes) > MAX_BYTES:
+        raise DataError(
+            f"what `load` needs to load the rows of this dataset takes {sum(sizes):,} bytes, which would travel to the "
+            f"data workers in each epoch; {MAX_BYTES:,} are allowed, as TensorFlow sends 2 GB at most. Let `load` read "
+            "files by their names, or leave the data service out."
         )
 
 
