@@ -17,6 +17,7 @@ import tensorflow as tf
 import tfdist
 from tfdist.cli.main import main
 from tfdist.data import distribute, make_dataset, rows_dataset
+from tfdist.data.service.in_order import Limits
 from tfdist.errors import DataError, UnsupportedError
 from tfdist.models.tokenizer import WordTokenizer
 
@@ -132,6 +133,20 @@ def test_other_datasets_are_refused(service: str) -> None:
     for dataset in (tf.data.Dataset.range(9).batch(2), rows().map(lambda x, y: (x, y))):
         with pytest.raises(UnsupportedError, match="known by the numbers of their rows.*rows_dataset"):
             distribute(dataset, service)
+
+
+def test_batches_that_do_not_come_are_prepared_here(
+    addresses: list[str], monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(Limits, "patience_s", 0.1)
+    found = list(distribute(rows(), addresses[1]).as_numpy_iterator())  # this service has no data worker
+    for ours, theirs in zip(found, rows().as_numpy_iterator(), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert (
+        "5 batches of epoch 0 (0, 1, 2, 3, 4) were lost or late, and were prepared by this process"
+        in caplog.text
+    )
 
 
 def test_too_much_to_send_is_refused(service: str, monkeypatch: Any) -> None:
