@@ -126,7 +126,7 @@ def epoch_of(dataset: tf.data.Dataset) -> Callable[[], list[float]]:
 def measure(smoke: bool) -> dict[str, Any]:
     """Returns examples/s and ratios for both kinds of preparation."""
     tfdist.create_strategy("one_device")
-    num_rows, rounds = (32, 1) if smoke else (192, 3)
+    num_rows, rounds = (32, 1) if smoke else (96, 3)
     kinds: dict[str, Prepare] = {"waits": waits, "computes": computing(products_of(SECONDS))}
     results: dict[str, Any] = {"rows": num_rows, "seconds_of_a_row": SECONDS, "kinds": {k: {} for k in kinds}}
     for num_workers in NUM_DATA_WORKERS[:1] if smoke else NUM_DATA_WORKERS:
