@@ -85,7 +85,7 @@ def measure(smoke: bool) -> dict[str, Any]:
                 way: contestant(given, strategy, model, tokenizer, way=way, folder=folder)
                 for way in ("before", "beside", "kept")
             }
-            samples = harness.interleaved(ways, rounds=1 if smoke else 5)
+            samples = harness.interleaved(ways, rounds=1 if smoke else 3)
         results["texts"][str(num_texts)] = {
             "model": model.name,
             "seconds": {way: harness.summary([one[0] for one in found]) for way, found in samples.items()},
