@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(_SLOTS, tempfile.mkdtemp(prefix="slots-"))
     # Tests compare whole runs themselves. Those of the self check switch it on.
     os.environ.setdefault("TFDIST_SELF_CHECK", "off")
+    # A test that finds the tokens of another one would not tokenize. Those of the cache name a folder.
+    os.environ.setdefault("TFDIST_CACHE", "none")
     # A shell's background job ignores Ctrl-C, and so would every process that the tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SPENT] = defaultdict(float)

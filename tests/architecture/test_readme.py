@@ -61,7 +61,7 @@ def test_commands_exist(page):
         re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     )
     assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= TARGETS
-    named = set(re.findall(r"^(?:\$ )?tfdist ([a-z]+)", code, re.MULTILINE))
+    named = set(re.findall(r"^(?:\$ )?tfdist ([a-z-]+)", code, re.MULTILINE))
     assert named <= {name for name, _, _ in COMMANDS}
 
 

@@ -39,7 +39,10 @@ def test_summary_is_the_median_with_quartiles() -> None:
 
 @pytest.mark.slow
 @pytest.mark.wide
-@pytest.mark.parametrize("name", ["overhead", "collectives", "mesh", "memory_limit", "models", "scripts"])
+@pytest.mark.parametrize(
+    "name",
+    ["overhead", "collectives", "mesh", "memory_limit", "models", "scripts", "data_service", "start_up"],
+)
 def test_smoke_run_writes_results(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smoke(name, tmp_path, monkeypatch)
 

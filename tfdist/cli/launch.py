@@ -7,10 +7,12 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tfdist.cluster.hosts import DEFAULT_PORT, number_ports, parse_hosts
 from tfdist.errors import ConfigError, did_you_mean
+from tfdist.launch.data_service import DataServiceLayout
 from tfdist.launch.gpus import list_gpus
 from tfdist.launch.local import run_workers
 from tfdist.launch.ports import check_ports_free, find_free_ports
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="worker processes on all hosts together",
     )
     add("--devices-per-worker", type=_positive, metavar="N", help="devices that each worker trains on")
+    add(
+        "--data-workers",
+        type=_positive,
+        metavar="N",
+        help="data workers on each host, which prepare batches, see tfdist.data.distribute",
+    )
     _add_host_flags(parser)
     add("--timeout", type=_seconds, metavar="S", help="end the run after S seconds (default: no limit)")
     add(
@@ -108,20 +116,45 @@ def run(args: argparse.Namespace) -> int:
     hosts = _hosts(args)
     command = _command(args)
     host_index = _host_index(args, hosts)
-    if args.port is not None or len(hosts) > 1:
-        addresses = number_ports(hosts, args.port or DEFAULT_PORT, "--port")
-    else:
-        addresses = tuple(f"{hosts[0][0]}:{port}" for port in find_free_ports(hosts[0][1]))
+    addresses, data = _addresses(args, hosts)
     if args.dry_run:
         for index, (host, _) in enumerate(hosts):
             if host_index in (None, index):
-                for plan in _plan(args, hosts, index, addresses, command):
+                for plan in [*_data_plans(data, index), *_plan(args, hosts, index, addresses, command, data)]:
                     print(f"# {plan.name} on {host}\n{plan.to_shell()}")
         return 0
     assert host_index is not None  # for the type checker: `_host_index` requires it unless --dry-run
-    plans = _plan(args, hosts, host_index, addresses, command)
+    plans = _plan(args, hosts, host_index, addresses, command, data)
     check_ports_free(int(addresses[plan.process_index].rpartition(":")[2]) for plan in plans)
-    return run_workers(plans, timeout_s=args.timeout, exit_timeout_s=args.exit_timeout, log_dir=args.log_dir)
+    check_ports_free(() if data is None else data.ports_of(host_index))
+    return run_workers(
+        plans,
+        data_service=_data_plans(data, host_index),
+        timeout_s=args.timeout,
+        exit_timeout_s=args.exit_timeout,
+        log_dir=args.log_dir,
+    )
+
+
+def _addresses(
+    args: argparse.Namespace, hosts: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, ...], DataServiceLayout | None]:
+    """Returns where the workers listen, and where the data service does, if there is one."""
+    num_data = args.data_workers or 0
+    if args.port is None and len(hosts) == 1:
+        host, num_workers = hosts[0]
+        ports = find_free_ports(num_workers + (num_data + 1 if num_data else 0))
+        data = DataServiceLayout.on_one_host(host, ports[num_workers:]) if num_data else None
+        return tuple(f"{host}:{port}" for port in ports[:num_workers]), data
+    first = args.port or DEFAULT_PORT
+    after = first + max(slots for _, slots in hosts)
+    names = [host for host, _ in hosts]
+    data = DataServiceLayout.on_hosts(names, num_data, after) if num_data else None
+    return number_ports(hosts, first, "--port"), data
+
+
+def _data_plans(data: DataServiceLayout | None, host_index: int) -> tuple[WorkerPlan, ...]:
+    return () if data is None else data.plans(host_index, num_cpus=_num_cpus(), environ=os.environ)
 
 
 def _plan(
@@ -130,9 +163,10 @@ def _plan(
     host_index: int,
     addresses: tuple[str, ...],
     command: tuple[str, ...],
+    data: DataServiceLayout | None,
 ) -> tuple[WorkerPlan, ...]:
     first = sum(slots for _, slots in hosts[:host_index])
-    return plan_workers(
+    plans = plan_workers(
         addresses,
         range(first, first + hosts[host_index][1]),
         command,
@@ -142,6 +176,9 @@ def _plan(
         gpus=list_gpus(os.environ) if len(hosts) == 1 or args.host_index is not None else (),
         devices_per_worker=args.devices_per_worker,
     )
+    if data is None:
+        return plans
+    return tuple(replace(plan, env={**plan.env, **data.variables()}) for plan in plans)
 
 
 def _hosts(args: argparse.Namespace) -> tuple[tuple[str, int], ...]:

@@ -31,6 +31,7 @@ COMMANDS = (
     ("evaluate", "measure a trained model on a split", "tfdist.cli.evaluate"),
     ("predict", "label lines of text with a trained model", "tfdist.cli.predict"),
     ("launch", "run a script as several worker processes", "tfdist.cli.launch"),
+    ("data-service", "run a process of a tf.data service by hand", "tfdist.cli.data_service"),
     ("plan", "show what a mesh puts where, without training", "tfdist.cli.plan"),
     ("test", "train a small model here and compare it with one device", "tfdist.cli.test"),
     ("bench", "measure what a step costs here, beside plain Keras and one device", "tfdist.cli.bench"),
@@ -90,7 +91,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _answer_without_command(arguments: list[str], modules: dict[str, str]) -> int:
-    listing = "\n".join(f"  {name:<10}{help}" for name, help, _ in COMMANDS)
+    listing = "\n".join(f"  {name:<14}{help}" for name, help, _ in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="tfdist",
         usage="tfdist COMMAND [options]",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tfdist.cli.run_flags import add_run_flags
-from tfdist.cli.strategy_flags import chosen_strategy, import_modules
+from tfdist.cli.strategy_flags import add_run_flags, chosen_strategy, import_modules
 from tfdist.cli.tensorflow_start import load_tensorflow
 
 

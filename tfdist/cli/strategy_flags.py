@@ -76,6 +76,15 @@ def add_strategy_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which run's model is used, under which strategy, and with which batch size."""
+    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of `tfdist train`")
+    add_strategy_flags(parser)
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="global batch size (default: the run's own)"
+    )
+
+
 def add_mesh_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that describe a mesh; `--mesh` itself is required."""
     for flag, (option, metavar, about) in _MESH_FLAGS.items():

@@ -18,6 +18,8 @@ FLAGS = {
     "--text-column": "data.text_column",
     "--label-column": "data.label_column",
     "--max-length": "data.max_length",
+    "--cache-dir": "data.cache_dir",
+    "--data-service": "data.service",
     "--model": "model.name",
     "--dropout": "model.dropout",
     "--learning-rate": "optimizer.learning_rate",

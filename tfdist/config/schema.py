@@ -58,6 +58,8 @@ class DataConfig:
         at_least=1,
     )
     shuffle: bool = _option(True, "show the training examples in a new order each epoch")
+    cache_dir: str = _option("auto", "folder that keeps tokenized text for the next run, or none")
+    service: str | None = _option(None, "data service that prepares batches: auto, or host:port")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ _PUBLIC = {
     "TaggedExample": "examples",
     "TextExample": "examples",
     "choose_shard_policy": "sharding",
+    "distribute": "service.distribute",
     "encode": "labels",
     "label_names": "labels",
     "load_splits": "sources",

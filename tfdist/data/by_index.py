@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +34,14 @@ class Epochs:
         return epoch
 
 
+class Elsewhere(Protocol):
+    """Prepares batches in other processes than this one."""
+
+    def prepared(self, source: ByIndex, function: Callable[[Any], Any]) -> tf.data.Dataset:
+        """Returns what `ByIndex.prepared` returns."""
+        ...
+
+
 @dataclass(frozen=True)
 class ByIndex:
     """The two halves of a dataset: row numbers, and a function that loads the rows.
@@ -47,6 +55,7 @@ class ByIndex:
         epochs: Which epoch comes next.
         advances: Whether the next epoch comes after an iteration, as it does in training.
         known: Rows that are there without loading any, nested as what `load` returns: processes compare them.
+        elsewhere: What prepares the batches; None for the threads of this process.
     """
 
     indices_of: Callable[[tf.Tensor], tf.data.Dataset]
@@ -55,6 +64,7 @@ class ByIndex:
     epochs: Epochs
     advances: bool = True
     known: Any = None
+    elsewhere: Elsewhere | None = None
 
     def held(self) -> ByIndex:
         """Returns the same dataset for an evaluation, whose iterations do not advance the epoch."""
@@ -78,11 +88,27 @@ class ByIndex:
         """Returns the rows of one element of `indices`; calls `load` as `tf.data.Dataset.map` would."""
         return self.load(*element) if isinstance(element, tuple) else self.load(element)
 
+    def prepared(self, function: Callable[[Any], Any]) -> tf.data.Dataset:
+        """Returns `function` of every element of `indices`, in order; each iteration shows the epoch whose turn it is.
+
+        Args:
+            function: From an element, as one argument, to nested tensors. It calls `load_element`.
+        """
+        if self.elsewhere is not None:
+            return self.elsewhere.prepared(self, function)
+        indices = self.indices()
+        is_tuple = isinstance(indices.element_spec, tuple)
+
+        @tf.autograph.experimental.do_not_convert
+        def of_element(*element: Any) -> Any:
+            return function(element if is_tuple else element[0])
+
+        # Loading rows by their numbers is worth several threads.
+        return indices.map(of_element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
     def dataset(self) -> tf.data.Dataset:
         """Returns a dataset of whole batches, for one device; `by_index_of` of it returns this object."""
-        load = tf.autograph.experimental.do_not_convert(self.load)
-        loaded = self.indices().map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        loaded = loaded.prefetch(tf.data.AUTOTUNE)
+        loaded = self.prepared(self.load_element).prefetch(tf.data.AUTOTUNE)
         _made_of[loaded] = self
         return loaded
 

@@ -14,13 +14,14 @@ from tfdist.errors import DataError
 
 
 def rows_dataset(
-    load: Callable[[np.ndarray], Any],
+    load: Callable[[Any], Any],
     num_rows: int,
     *,
     global_batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
     first_epoch: int = 0,
+    in_graph: bool = False,
 ) -> tf.data.Dataset:
     """Returns batches of the rows that `load` gives by their numbers (a map-style dataset).
 
@@ -37,6 +38,8 @@ def rows_dataset(
         seed: Seed of the order; must be the same on every worker.
         first_epoch: Number of the epoch that the first iteration shows. Each further iteration shows the next epoch,
             except that `evaluate` and `predict` under a tfdist strategy leave the order as it is.
+        in_graph: `load` is made of TensorFlow's operations: it takes and returns tensors, and is traced as
+            `tf.data.Dataset.map` traces a function. Other processes can then run it, see `tfdist.data.distribute`.
 
     Returns:
         A dataset of known cardinality.
@@ -48,7 +51,7 @@ def rows_dataset(
     check_at_least(1, num_rows=num_rows, global_batch_size=global_batch_size)
     check_at_least(0, seed=seed, first_epoch=first_epoch)
 
-    load_rows, first = _as_tensors(load)
+    load_rows, first = (load, None) if in_graph else _as_tensors(load)
 
     def order_of(epoch: np.int64) -> np.ndarray:
         if not shuffle:

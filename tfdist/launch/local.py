@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from tfdist.errors import ConfigError, WorkerError
-from tfdist.launch.failure import Failure, first_cause
-from tfdist.launch.screen import Screen, WorkerOutput
-from tfdist.launch.start_up_lines import hides_start_up_lines, is_start_up_line
+from tfdist.errors import WorkerError
+from tfdist.launch.companions import Companions
+from tfdist.launch.failure import first_cause
+from tfdist.launch.screen import Screen
 from tfdist.launch.worker_plan import WorkerPlan
+from tfdist.launch.worker_process import WorkerProcess, end_all, wait_for_all
 
 _POLL_S = 0.05
 # Seconds after a failure. In the first, the others may fail of their own accord, which tells whose error came first.
@@ -32,6 +28,7 @@ _PREEMPTION_S = 25.0
 def run_workers(
     plans: Sequence[WorkerPlan],
     *,
+    data_service: Sequence[WorkerPlan] = (),
     timeout_s: float | None = None,
     exit_timeout_s: float = 300.0,
     log_dir: Path | None = None,
@@ -43,9 +40,10 @@ def run_workers(
 
     Args:
         plans: the workers to start.
+        data_service: processes of a data service that run beside them.
         timeout_s: longest time of the whole run, or None.
         exit_timeout_s: longest time that workers may go on after the first one has ended well.
-        log_dir: folder for the output of each worker, in `worker_N.log`, or None.
+        log_dir: folder for the output of each worker, in `worker_N.log` and the like, or None.
 
     Returns:
         0, or the exit code of the worker that failed first (128 plus the signal if it was killed), or 130 or
@@ -53,119 +51,27 @@ def run_workers(
 
     Raises:
         ConfigError: `log_dir` cannot be written.
-        WorkerError: a time limit has passed.
+        WorkerError: a time limit has passed, or the data service has ended.
     """
     screen = Screen(sys.stdout, sys.stderr)
-    workers: list[_Worker] = []
+    companions = Companions(data_service, screen, log_dir)
+    workers: list[WorkerProcess] = []
     with _caught_signals() as caught:
         try:
+            companions.start()
             for plan in plans:
-                workers.append(_Worker(plan, screen, log_dir, shows_progress=plan is plans[0]))
-            return _watch(workers, screen, caught, timeout_s, exit_timeout_s)
+                workers.append(WorkerProcess(plan, screen, log_dir, shows_progress=plan is plans[0]))
+            return _watch(workers, companions, screen, caught, timeout_s, exit_timeout_s)
         finally:
-            _end(workers, signal.SIGKILL, _KILL_S)
+            end_all(workers, signal.SIGKILL, _KILL_S)
             for worker in workers:
                 worker.close()
-
-
-class _Worker:
-    """A running worker process in a session of its own, and the threads that read its output."""
-
-    def __init__(
-        self, plan: WorkerPlan, screen: Screen, log_dir: Path | None, *, shows_progress: bool
-    ) -> None:
-        self.name = plan.name
-        self.ended_at: float | None = None
-        self.stderr: deque[str] = deque(maxlen=400)
-        self._log = _open_log(log_dir, plan) if log_dir else None
-        self._process = subprocess.Popen(
-            plan.command,
-            env={**os.environ, **plan.env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._readers = []
-        for stream, keep in ((self._process.stdout, None), (self._process.stderr, self.stderr)):
-            assert stream is not None  # for the type checker: both are pipes
-            prefix = f"[{plan.name}] "
-            output = WorkerOutput(
-                screen,
-                prefix,
-                error=keep is not None,
-                shows_progress=shows_progress,
-                hidden=is_start_up_line if hides_start_up_lines(os.environ) else lambda line: False,
-            )
-            reader = threading.Thread(target=self._read, args=(stream, output, keep), daemon=True)
-            reader.start()
-            self._readers.append(reader)
-
-    def _read(self, stream: IO[bytes], output: WorkerOutput, keep: deque[str] | None) -> None:
-        final = False
-        while not final:
-            data = os.read(stream.fileno(), 65536)
-            final = not data
-            if self._log:
-                self._log.write(data)
-            lines = output.feed(data, final=final)
-            if keep is not None:
-                keep.extend(lines)
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit code, or None while it runs."""
-        code = self._process.poll()
-        if code is not None and self.ended_at is None:
-            self.ended_at = time.monotonic()
-            self.send(signal.SIGKILL)  # for children that it left behind
-            self.join()
-        return code
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it is held by SIGSTOP or a debugger (known on Linux only)."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except OSError:
-            return False
-        return stat.rpartition(")")[2].split()[0] in ("T", "t")
-
-    def send(self, number: int) -> None:
-        """Sends a signal to the worker and its children."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    def join(self) -> None:
-        """Waits for the rest of its output, but not for long: a grandchild in its own session may hold the pipe."""
-        for reader in self._readers:
-            reader.join(1.0)
-
-    def failure(self) -> Failure | None:
-        """Returns how it failed, or None."""
-        code = self.returncode
-        if not code or self.ended_at is None:
-            return None
-        return Failure(name=self.name, returncode=code, stderr=tuple(self.stderr), time=self.ended_at)
-
-    def close(self) -> None:
-        """Closes the log file."""
-        if self._log:
-            self._log.close()
-
-
-def _open_log(log_dir: Path, plan: WorkerPlan) -> IO[bytes]:
-    try:
-        log_dir.mkdir(parents=True, exist_ok=True)
-        return (log_dir / f"worker_{plan.process_index}.log").open("wb", buffering=0)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to --log-dir {log_dir}: {error.strerror}. Choose a folder that you may write to."
-        ) from None
+            companions.end()
 
 
 def _watch(
-    workers: Sequence[_Worker],
+    workers: Sequence[WorkerProcess],
+    companions: Companions,
     screen: Screen,
     caught: Sequence[int],
     timeout_s: float | None,
@@ -180,6 +86,10 @@ def _watch(
         running = [worker for worker in workers if worker.returncode is None]
         if not running:
             return 0
+        problem = companions.problem()
+        if problem is not None:
+            _stop(workers)
+            raise WorkerError(problem)
         now = time.monotonic()
         ended = [worker.ended_at for worker in workers if worker.ended_at is not None]
         if ended and now - min(ended) > exit_timeout_s:
@@ -198,9 +108,9 @@ def _watch(
         time.sleep(_POLL_S)
 
 
-def _fail(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]) -> int:
+def _fail(workers: Sequence[WorkerProcess], screen: Screen, caught: Sequence[int]) -> int:
     """Ends the run after a failure and prints the error of the worker that failed first."""
-    _wait(workers, _EVIDENCE_S, until=lambda: bool(caught))
+    wait_for_all(workers, _EVIDENCE_S, until=lambda: bool(caught))
     running = [worker for worker in workers if worker.returncode is None]
     failures = [failure for worker in workers if (failure := worker.failure())]
     frozen = [worker for worker in running if worker.is_stopped]
@@ -219,39 +129,21 @@ def _fail(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]) -> 
     return cause.exit_code
 
 
-def _interrupt(workers: Sequence[_Worker], screen: Screen, caught: Sequence[int]) -> int:
+def _interrupt(workers: Sequence[WorkerProcess], screen: Screen, caught: Sequence[int]) -> int:
     """Forwards the caught signal; a second one ends the workers at once."""
     number = caught[0]
     screen.line(f"[tfdist] {signal.Signals(number).name}: ending {_names(workers)}", error=True)
-    _end(workers, number, _PREEMPTION_S if number == signal.SIGTERM else _END_S, lambda: len(caught) > 1)
-    _end(workers, signal.SIGTERM, _KILL_S, lambda: len(caught) > 1)
+    end_all(workers, number, _PREEMPTION_S if number == signal.SIGTERM else _END_S, lambda: len(caught) > 1)
+    end_all(workers, signal.SIGTERM, _KILL_S, lambda: len(caught) > 1)
     return 128 + number
 
 
-def _stop(workers: Sequence[_Worker]) -> None:
-    _end(workers, signal.SIGTERM, _END_S)
-    _end(workers, signal.SIGKILL, _KILL_S)
+def _stop(workers: Sequence[WorkerProcess]) -> None:
+    end_all(workers, signal.SIGTERM, _END_S)
+    end_all(workers, signal.SIGKILL, _KILL_S)
 
 
-def _end(
-    workers: Sequence[_Worker], number: int, wait_s: float, until: Callable[[], bool] = lambda: False
-) -> None:
-    """Sends a signal to the workers that run and waits for them."""
-    for worker in workers:
-        if worker.returncode is None:
-            worker.send(number)
-            worker.send(signal.SIGCONT)  # a stopped process gets no other signal
-    _wait(workers, wait_s, until)
-
-
-def _wait(workers: Sequence[_Worker], limit_s: float, until: Callable[[], bool]) -> None:
-    limit = time.monotonic() + limit_s
-    # The list makes the loop look at every worker, so that the time at which each ended is right.
-    while None in [worker.returncode for worker in workers] and time.monotonic() < limit and not until():
-        time.sleep(_POLL_S)
-
-
-def _names(workers: Sequence[_Worker]) -> str:
+def _names(workers: Sequence[WorkerProcess]) -> str:
     return ", ".join(worker.name for worker in workers)
 
 

@@ -17,19 +17,21 @@ class WorkerPlan:
     """One worker process.
 
     Attributes:
-        process_index: its index among all workers of the run.
+        process_index: its index among all of its role in the run.
         command: program and arguments.
         env: environment variables to add to the launcher's own.
+        role: what it is: a worker, or a process of a data service.
     """
 
     process_index: int
     command: tuple[str, ...]
     env: Mapping[str, str]
+    role: str = "worker"
 
     @property
     def name(self) -> str:
         """The name that stands before its output."""
-        return f"worker {self.process_index}"
+        return f"{self.role} {self.process_index}"
 
     def to_shell(self) -> str:
         """Returns a shell command that starts this worker by hand."""

@@ -66,8 +66,16 @@ class _Tokenizer:
     def save(self, folder: str | Path) -> Path:
         """Writes `tokenizer.json` into `folder`, whole or not at all, and returns its path."""
         path = Path(folder) / "tokenizer.json"
-        write_text(path, self._tokenizer.to_str())
+        write_text(path, json.dumps(self._described(), ensure_ascii=False))
         return path
+
+    def description(self) -> str:
+        """Returns vocabulary and options as JSON, without the lengths, which each call chooses."""
+        return json.dumps(self._described(), sort_keys=True)
+
+    def _described(self) -> dict[str, Any]:
+        described: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        return described | {"truncation": None, "padding": None}
 
     @property
     def vocab_size(self) -> int:
@@ -124,7 +132,9 @@ class _Tokenizer:
                     f"max_length must be more than the {num_special} special tokens. Given: {max_length}."
                 )
             self._tokenizer.enable_truncation(max_length)
-        return list(self._tokenizer.encode_batch(inputs, is_pretokenized=words))
+        # Offsets in the text are not needed. For words, the index of each piece's word is.
+        encode = self._tokenizer.encode_batch if words else self._tokenizer.encode_batch_fast
+        return list(encode(inputs, is_pretokenized=words))
 
 
 class BertTokenizer(_Tokenizer):

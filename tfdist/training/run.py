@@ -5,6 +5,7 @@ Under several processes all make the same calls in the same order; only the chie
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,16 +25,17 @@ from tfdist.config.loader import config_to_dict, config_to_yaml, fingerprint
 from tfdist.config.schema import RunConfig
 from tfdist.data.examples import Example
 from tfdist.data.labels import label_names
+from tfdist.data.service.distribute import distribute
 from tfdist.data.sources import load_splits
 from tfdist.errors import ConfigError, TfdistError
 from tfdist.files import disk_errors_explained, replacing, write_json, write_text
 from tfdist.process import is_chief
 from tfdist.strategies.factory import create_strategy
-from tfdist.tasks.base import Encoded, Tokenizer, create_dataset, create_loss, create_metrics
+from tfdist.tasks.base import Tokenizer, create_dataset, create_loss, create_metrics
 from tfdist.tasks.registry import create_task
 from tfdist.training.announcement import announcement
 from tfdist.training.arithmetic import Steps, batch_size_of, count_steps
-from tfdist.training.encoding import encode_examples
+from tfdist.training.encoding import Encodings
 from tfdist.training.export import export_model
 from tfdist.training.fitting import fit_steps
 from tfdist.training.model import create_model, create_tokenizer
@@ -58,13 +60,16 @@ def train(config: RunConfig) -> dict[str, Any]:
     options = {"repeated_rows": "sum", "compiled_update": "auto", **config.strategy.options}
     strategy = create_strategy(config.strategy.name, **options)
     try:
-        return _train(config, strategy)
+        with contextlib.ExitStack() as stack:
+            return _train(config, strategy, stack)
     except Exception as error:
         report_failure(f"{type(error).__name__}: {error}")
         raise
 
 
-def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+def _train(
+    config: RunConfig, strategy: tf.distribute.Strategy, stack: contextlib.ExitStack
+) -> dict[str, Any]:
     if not config.data.path:
         raise ConfigError("No data was given. Name a file, a folder or tfds:NAME with --data.")
     agree("the configuration of the run", fingerprint(config))
@@ -78,10 +83,8 @@ def _train(config: RunConfig, strategy: tf.distribute.Strategy) -> dict[str, Any
     agree("the examples and their labels", _digest(splits))
     names = label_names(splits)
     tokenizer = create_tokenizer(config.model, splits["train"])
-    encoded = {
-        split: encode_examples(strategy, task, examples, names, tokenizer, config.data)
-        for split, examples in splits.items()
-    }
+    # The thread tokenizes while the model is made, and the test split while the model is trained.
+    encoded = stack.enter_context(Encodings(strategy, task, splits, names, tokenizer, config.data))
 
     steps = count_steps(config.training, len(splits["train"]), batch_size)
     accumulation = config.training.gradient_accumulation_steps
@@ -132,7 +135,7 @@ def _fit(
     folder: RunFolder,
     model: keras.Model,
     tokenizer: Tokenizer,
-    encoded: Mapping[str, Encoded],
+    encoded: Encodings,
     batch_size: int,
     steps: Steps,
 ) -> dict[str, list[float]]:
@@ -149,6 +152,10 @@ def _fit(
     validation = None
     if "validation" in encoded:
         validation = create_dataset(encoded["validation"], tokenizer, config.data, batch_size, model)
+    if config.data.service is not None:
+        training = distribute(training, config.data.service)
+        if validation is not None:
+            validation = distribute(validation, config.data.service)
     return fit_steps(
         model,
         training,

@@ -118,3 +118,21 @@ def test_a_module_that_is_installed_is_found_from_any_folder(dry_run):
     code, _, indices, words, error = dry_run("--num-workers 2 -m tfdist test")
     assert (code, indices) == (0, [0, 1]), error
     assert words[-3:] == ["-m", "tfdist", "test"]
+
+
+def test_data_workers_of_several_hosts(dry_run):
+    code, addresses, _, words, _ = dry_run("--hosts a:2,b:1 --port 7000 --data-workers 2 train.py")
+    assert code == 0 and addresses == ["a:7000", "a:7001", "b:7000"]
+    assert "TFDIST_DATA_SERVICE=a:7002" in words
+    assert "TFDIST_DATA_WORKERS=a:7003,a:7004,b:7003,b:7004" in words
+
+
+def test_data_workers_of_one_host(dry_run):
+    code, addresses, _, words, _ = dry_run("--num-workers 2 --data-workers 1 train.py")
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    service = [variables["TFDIST_DATA_SERVICE"], variables["TFDIST_DATA_WORKERS"]]
+    assert code == 0 and len({*addresses, *service}) == 4
+
+
+def test_no_data_workers_are_no_variables(dry_run):
+    assert not [word for word in dry_run("--num-workers 1 train.py")[3] if word.startswith("TFDIST_DATA_S")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -89,6 +90,8 @@ class ReplicaBatches:
 
     def _on_host(self, dataset: tf.data.Dataset) -> Any:
         source, whole, is_tuple = self._indices_of(dataset)
+        if source is not None and source.elsewhere is not None:
+            return self._prepared_elsewhere(source)
 
         @tf.autograph.experimental.do_not_convert
         def pieces(*batch: Any) -> LocalPieces:
@@ -112,8 +115,27 @@ class ReplicaBatches:
             stream = stream.concatenate(nothing.cache().repeat(self._missing_batches))
         return stream
 
+    def _prepared_elsewhere(self, source: ByIndex) -> tf.data.Dataset:
+        """Returns the pieces of each batch, which other processes have cut and loaded for this one alone."""
+
+        def numbers_and_pieces(batch: Any) -> tuple[Any, LocalPieces]:
+            pieces = [self._piece(source, batch, tf.constant(index)) for index in range(self._num_local)]
+            return tree.flatten(batch)[0], LocalPieces(tuple(pieces))
+
+        @tf.autograph.experimental.do_not_convert
+        def show(number: Any, shown: tuple[Any, LocalPieces]) -> LocalPieces:
+            # The numbers have come with the rows, so what is compared between processes is what was prepared.
+            self._show(number, source, shown[0])
+            return shown[1]
+
+        return source.prepared(numbers_and_pieces).enumerate().map(show)
+
     def _fed_to_devices(self, dataset: tf.data.Dataset) -> Any:
         source, whole, is_tuple = self._indices_of(dataset)
+        if source is not None and source.elsewhere is not None:
+            stream = self._prepared_elsewhere(source).flat_map(_one_by_one)
+            self._piece_spec = stream.element_spec
+            return self._distributed(stream.prefetch(2 * self._num_local))
 
         @tf.autograph.experimental.do_not_convert
         def once_for_each(*batch: Any) -> tf.data.Dataset:
@@ -173,6 +195,13 @@ class ReplicaBatches:
         # Loading rows by their numbers is worth several threads.
         parallel = {} if source is None else {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         return stream.map(function, **parallel)
+
+
+@tf.autograph.experimental.do_not_convert
+def _one_by_one(local: LocalPieces) -> tf.data.Dataset:
+    """Returns the pieces of all replicas of this process, one after the other."""
+    datasets = [tf.data.Dataset.from_tensors(piece) for piece in local.pieces]
+    return functools.reduce(tf.data.Dataset.concatenate, datasets)
 
 
 def _from_elements(elements: Sequence[Any], spec: Any) -> tf.data.Dataset:
