@@ -27,7 +27,8 @@ BY_ELEMENT: dict[str, Callable[[], Any]] = {
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "rmsprop": lambda: optimizers.RMSprop(0.01, momentum=0.9, centered=True),
     "adam": lambda: optimizers.Adam(0.01, amsgrad=True),
-    "adamw": lambda: optimizers.AdamW(optimizers.schedules.CosineDecay(0.01, 10), clipnorm=1.0),
+    "adamw": lambda: optimizers.AdamW(optimizers.schedules.CosineDecay(0.01, 10), global_clipnorm=1.0),
+    "clipped": lambda: optimizers.Adam(0.01, clipnorm=1.0),
     "adadelta": lambda: optimizers.Adadelta(0.5),
     "adagrad": lambda: optimizers.Adagrad(0.1),
     "adamax": lambda: optimizers.Adamax(0.01),
@@ -104,14 +105,29 @@ def test_a_compiled_update_is_that_of_keras(name: str, large_tables: list[bool])
     assert_same(found, expected)
 
 
-def test_slices_that_are_kept_are_squared_one_by_one_as_in_plain_keras() -> None:
+@pytest.mark.parametrize("bound", [None, 1.0])
+def test_slices_that_are_kept_are_treated_as_in_plain_keras(bound: float | None) -> None:
     tfdist.create_strategy("one_device")
-    expected, _ = updated(optimizers.Adam(0.01), False, "keep")
-    found, programs = updated(optimizers.Adam(0.01), True, "keep")
-    summed, _ = updated(optimizers.Adam(0.01), True, "sum")
-    assert programs == 1  # the matrix's
+    expected, _ = updated(optimizers.Adam(0.01, global_clipnorm=bound), False, "keep")
+    found, programs = updated(optimizers.Adam(0.01, global_clipnorm=bound), True, "keep")
+    summed, _ = updated(optimizers.Adam(0.01, global_clipnorm=bound), True, "sum")
+    # Keras squares slices one by one. When it clips the global norm, it makes them dense.
+    assert programs == (1 if bound is None else 2)
     assert_same(found, expected)
-    assert difference(summed[0], expected[0]) > 1e-3
+    assert bound is not None or difference(summed[0], expected[0]) > 1e-3
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_makes_all_weights_so(value: float) -> None:
+    tfdist.create_strategy("one_device", repeated_rows="sum", compiled_update=True)
+    variable = keras.Variable(np.ones((160, 128), "float32"), name="kernel")
+    optimizer = optimizers.Adam(0.01, global_clipnorm=1.0)
+    optimizer.build([variable])
+    gradient = np.ones((160, 128), "float32")
+    gradient[3, 4] = value
+    tf.function(lambda one: optimizer.apply([one], [variable]), autograph=False)(tf.constant(gradient))
+    assert num_programs(optimizer) == 1
+    assert np.isnan(variable.numpy()).all()
 
 
 class InPython(optimizers.SGD):

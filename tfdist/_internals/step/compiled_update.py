@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from tfdist._internals.patch import Patch
 from tfdist._internals.step.update_programs import run_program
@@ -31,9 +32,40 @@ _LARGE_TABLE = 2**20
 # Strategy -> what was chosen: True, False, or "auto".
 _chosen: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
-# What calls the two methods below, in this order and with nothing in between, unless a class of the user's overrides
-# it.
-_CALLERS = ("_backend_apply_gradients", "_backend_update_step", "_distributed_tf_update_step")
+# What an update goes through, in this order and with nothing in between, unless a class of the user's overrides it.
+_CALLERS = (
+    "_backend_apply_gradients",
+    "_clip_gradients",
+    "_backend_update_step",
+    "_distributed_tf_update_step",
+)
+
+
+class _Update(threading.local):
+    """The update that this thread traces.
+
+    Attributes:
+        optimizer: Whose it is, if it is compiled.
+        decayed: The variables whose decay waits for the program of each.
+        factor: What the gradients are still to be multiplied by, so that their global norm is within its bound.
+    """
+
+    optimizer: Any = None
+    decayed: tuple[Any, ...] = ()
+    factor: tf.Tensor | None = None
+
+
+_update = _Update()
+
+
+def set_compiled_update(strategy: tf.distribute.Strategy, choice: Any) -> None:
+    """Sets whether XLA compiles the updates of the optimizers that were made under a strategy, from the next trace on.
+
+    Args:
+        strategy: The strategy; TensorFlow's default one stands for a script without any.
+        choice: True, False, or `"auto"` for models that are large enough to be worth it.
+    """
+    _chosen[strategy] = choice
 
 
 def checked_choice(value: Any) -> Any:
@@ -46,25 +78,6 @@ def checked_choice(value: Any) -> Any:
     if text not in _CHOICES:
         raise ConfigError(f"compiled_update={value!r} is not possible; it is True, False or 'auto'.")
     return _CHOICES[text]
-
-
-class _Waiting(threading.local):
-    """The variables whose decay waits for the update that begins in this thread."""
-
-    variables: tuple[Any, ...] = ()
-
-
-_waiting = _Waiting()
-
-
-def set_compiled_update(strategy: tf.distribute.Strategy, choice: Any) -> None:
-    """Sets whether XLA compiles the updates of the optimizers that were made under a strategy, from the next trace on.
-
-    Args:
-        strategy: The strategy; TensorFlow's default one stands for a script without any.
-        choice: True, False, or `"auto"` for models that are large enough to be worth it.
-    """
-    _chosen[strategy] = choice
 
 
 def is_compiled(optimizer: Any) -> bool:
@@ -84,14 +97,44 @@ def _is_own(kind: type, name: str) -> bool:
     return not owner.__module__.startswith("keras.src.")
 
 
+def _opened(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def _backend_apply_gradients(self: Any, grads: Any, trainable_variables: Any) -> None:
+        before = vars(_update).copy()
+        vars(_update).update(optimizer=self if is_compiled(self) else None, decayed=(), factor=None)
+        try:
+            stock(self, grads, trainable_variables)
+        finally:
+            vars(_update).clear()
+            vars(_update).update(before)
+
+    return _backend_apply_gradients
+
+
+def clips_later(optimizer: Any, gradients: Sequence[Any]) -> bool:
+    """Leaves it to the programs of the open update to scale its gradients to a global norm; returns whether it did."""
+    if _update.optimizer is not optimizer or optimizer.clipnorm or not optimizer.global_clipnorm:
+        return False
+    if any(isinstance(one, tf.IndexedSlices) and not has_summed_rows(one) for one in gradients):
+        return False  # Keras makes them dense when it scales them, and an update takes that otherwise than slices.
+    bound = tf.constant(optimizer.global_clipnorm, tf.float32)
+    # TensorFlow's norm takes the rows that a gradient has, where that of Keras makes it as large as the table.
+    norm = tf.linalg.global_norm([tf.cast(one, tf.float32) if _is_narrow(one) else one for one in gradients])
+    # Not a number where the norm is not finite, as in Keras.
+    _update.factor = bound * tf.minimum(1.0 / norm, 1.0 / bound) + (norm - norm)
+    return True
+
+
+def _is_narrow(gradient: Any) -> bool:
+    return isinstance(gradient, tf.Tensor) and gradient.dtype != tf.float32
+
+
 def _decayed(stock: Any) -> Any:
     @functools.wraps(stock)
     def _apply_weight_decay(self: Any, variables: Sequence[Any]) -> None:
-        # A class with an `apply` of its own may call this where no update follows.
-        is_by_hand = any(_is_own(type(self), name) for name in ("apply", "apply_gradients"))
-        if self.weight_decay is None or is_by_hand or not is_compiled(self):
+        if self.weight_decay is None or _update.optimizer is not self:
             return stock(self, variables)
-        _waiting.variables = tuple(variables)
+        _update.decayed = tuple(variables)
         return None
 
     return _apply_weight_decay
@@ -102,21 +145,24 @@ def _updated(stock: Any) -> Any:
     def _distributed_tf_update_step(
         self: Any, distribution: Any, grads_and_vars: Sequence[Any], learning_rate: Any
     ) -> None:
-        if not is_compiled(self):
+        if _update.optimizer is not self:
             return stock(self, distribution, grads_and_vars, learning_rate)
-        waiting = {self._var_key(variable) for variable in _waiting.variables}
-        _waiting.variables = ()
-        rate = tf.convert_to_tensor(learning_rate)
+        decayed = {self._var_key(variable) for variable in _update.decayed}
+        scalars = [tf.convert_to_tensor(learning_rate)]
+        if _update.factor is not None:
+            scalars.append(_update.factor)
 
-        def update(variable: Any, gradient: Any, own_rate: Any) -> None:
-            if self._var_key(variable) in waiting:
-                with _learning_rate(self, own_rate):
+        def update(variable: Any, gradient: Any, rate: Any, factor: Any = None) -> None:
+            if factor is not None:
+                gradient = _scaled(gradient, factor)
+            if self._var_key(variable) in decayed:
+                with _learning_rate(self, rate):
                     _stock_decay(self, [variable])
-            self.update_step(gradient, variable, own_rate)
+            self.update_step(gradient, variable, rate)
 
         def update_here(variable: Any, gradient: Any) -> None:
-            if not _by_program(self, update, variable, gradient, rate):
-                update(variable, gradient, rate)
+            if not _by_program(self, update, variable, gradient, scalars):
+                update(variable, gradient, *scalars)
 
         for gradient, variable in grads_and_vars:
             distribution.extended.update(variable, update_here, args=(gradient,), group=False)
@@ -125,19 +171,28 @@ def _updated(stock: Any) -> Any:
     return _distributed_tf_update_step
 
 
-def _by_program(optimizer: Any, update: Any, variable: Any, gradient: Any, rate: tf.Tensor) -> bool:
+def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        values = gradient.values * tf.cast(factor, gradient.values.dtype)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)
+
+
+def _by_program(
+    optimizer: Any, update: Any, variable: Any, gradient: Any, scalars: Sequence[tf.Tensor]
+) -> bool:
     """Updates a variable by a program of XLA; does nothing where none can or should be made."""
     weights = variable.shape.num_elements() or 0
     if isinstance(gradient, tf.IndexedSlices):
         # Slices that are not summed are squared one by one, as plain Keras does.
         if not has_summed_rows(gradient):
             return False
-        if weights >= _LARGE_TABLE and update_rows_apart(optimizer, update, variable, gradient, rate):
+        if weights >= _LARGE_TABLE and update_rows_apart(optimizer, update, variable, gradient, scalars):
             return True
         gradient = tf.convert_to_tensor(gradient)
     if weights < _SMALLEST:
         return False
-    return run_program(optimizer, lambda own, own_rate: update(variable, own, own_rate), [gradient, rate])
+    return run_program(optimizer, lambda *inputs: update(variable, *inputs), [gradient, *scalars])
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:
@@ -155,6 +210,14 @@ def _learning_rate(optimizer: Any, value: tf.Tensor) -> Iterator[None]:
 
 
 PATCHES = (
+    Patch(
+        name="step.compiled_update",
+        owner=BaseOptimizer,
+        attribute="_backend_apply_gradients",
+        make=_opened,
+        reason="what waits for the compiled update may only wait where that follows",
+        upstream="no thread found",
+    ),
     Patch(
         name="step.compiled_update",
         owner=TFOptimizer,

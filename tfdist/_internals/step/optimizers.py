@@ -21,6 +21,7 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
 from tfdist._internals.contract import Step, current_step, distribution_of
 from tfdist._internals.patch import Patch, in_step
+from tfdist._internals.step.compiled_update import clips_later
 from tfdist._internals.step.repeated_rows import as_chosen
 
 # Optimizer -> a function that is shown the gradients of each update: summed, not clipped yet, and None for a variable
@@ -121,7 +122,7 @@ def _clipped(stock: Any) -> Any:
             ]
             part = 1.0 / context.num_replicas_in_sync
             return [None if one is None else tf.math.scalar_mul(part, one) for one in stock(self, total)]
-        return stock(self, grads)
+        return grads if clips_later(self, grads) else stock(self, grads)
 
     return _clip_gradients
 

@@ -7,7 +7,7 @@ these rows alone, from what they were before, and written over the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -36,22 +36,27 @@ def has_summed_rows(gradient: tf.IndexedSlices) -> bool:
 
 
 def update_rows_apart(
-    optimizer: Any, update: Callable[..., None], variable: Any, gradient: tf.IndexedSlices, rate: tf.Tensor
+    optimizer: Any,
+    update: Callable[..., None],
+    variable: Any,
+    gradient: tf.IndexedSlices,
+    scalars: Sequence[tf.Tensor],
 ) -> bool:
     """Updates a table, given the gradient of a few of its rows; does nothing if the update is not by element.
 
     Args:
         optimizer: Holds the programs.
-        update: Updates a variable, given that, its dense gradient, and the learning rate.
+        update: Updates a variable, given that, its dense gradient, and the scalars.
         variable: A `tf.Variable` of shape (rows, …) on the device of this place.
         gradient: Slices with each row once.
-        rate: The learning rate, scalar.
+        scalars: The learning rate, and what else the update is given.
 
     Returns:
         Whether it was updated.
     """
-    specs = [tf.TensorSpec(variable.shape, gradient.dtype), tf.TensorSpec(rate.shape, rate.dtype)]
-    graph = traced(lambda own, own_rate: update(variable, own, own_rate), specs)
+    dense = tf.TensorSpec(variable.shape, gradient.dtype)
+    specs = [dense, *(tf.TensorSpec(one.shape, one.dtype) for one in scalars)]
+    graph = traced(lambda *inputs: update(variable, *inputs), specs)
     if not _is_by_element(graph, variable.shape):
         return False
     tables = {inner.name: outer for outer, inner in graph.captures if _shape_of(outer) == variable.shape}
@@ -59,13 +64,13 @@ def update_rows_apart(
         name: tf.raw_ops.ResourceGather(resource=handle, indices=gradient.indices, dtype=_dtype_of(handle))
         for name, handle in tables.items()
     }
-    found = _run(graph, [gradient.values, rate], rows)
+    found = _run(graph, [gradient.values, *scalars], rows)
 
-    def as_if_zero(own_rate: tf.Tensor) -> None:
-        update(variable, tf.zeros(variable.shape, gradient.dtype), own_rate)
+    def as_if_zero(*inputs: tf.Tensor) -> None:
+        update(variable, tf.zeros(variable.shape, gradient.dtype), *inputs)
 
     with tf.control_dependencies(list(found.values())):
-        if not run_program(optimizer, as_if_zero, [rate]):
+        if not run_program(optimizer, as_if_zero, scalars):
             return False
         for name, values in found.items():
             tf.raw_ops.ResourceScatterUpdate(resource=tables[name], indices=gradient.indices, updates=values)
