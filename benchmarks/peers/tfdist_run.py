@@ -51,7 +51,7 @@ def asked() -> dict[str, Any]:
 
 def create_strategy(name: str = "one_device") -> tf.distribute.Strategy:
     """Makes the strategy with the options in the environment, and with those of `tfdist train`."""
-    options = {"repeated_rows": "sum", **asked()}
+    options = {"repeated_rows": "sum", "compiled_update": "auto", **asked()}
     options.pop("compile", None)
     return tfdist.create_strategy(options.pop("strategy", name), **options)
 
