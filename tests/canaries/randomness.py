@@ -12,7 +12,7 @@ from canary import assert_one_device, canary, compiled, dense, rows, strategy
 
 from tfdist._internals.contract import step_scope
 from tfdist._internals.mesh.step import MeshStep
-from tfdist.models import BertConfig, compiled_parts
+from tfdist.models import BertConfig, compiled_parts, counter_random
 from tfdist.models.bert_layers import BertEmbeddings
 
 
@@ -83,14 +83,19 @@ def masks_by_the_numbers_of_rows() -> None:
     assert_one_device(lambda: compiled(normalized), tokens())
 
 
-@canary({"compiled_parts.are_on": "^AssertionError: a program of XLA on a mesh"})
+@canary(
+    {
+        "compiled_parts.are_on": r"^AssertionError: \(True, False\) on a mesh",
+        "counter_random.are_used": r"^AssertionError: \(False, True\) on a mesh",
+    }
+)
 def plain_operations_on_a_mesh() -> None:
     found, mesh = [], strategy(mesh=True).mesh
 
     @tf.function(autograph=False)
     def step() -> None:
         with step_scope(MeshStep(tf.constant(8, tf.int64), mesh, {}, by_row=False)):
-            found.append(compiled_parts.are_on())
+            found.append((compiled_parts.are_on(), counter_random.are_used()))
 
     step()
-    assert found == [False], "a program of XLA on a mesh"
+    assert found == [(False, False)], f"{found[0]} on a mesh"

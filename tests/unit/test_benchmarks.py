@@ -61,7 +61,8 @@ def smoke(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str,
 @pytest.mark.slow
 @pytest.mark.wide
 def test_fine_tuning_beside_a_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ["--peer-python", "hf=/no/such/python", "--contestants"]
+    # Few lengths, so that the few steps have some that were trained before.
+    flags = ["--bucket-step", "16", "--peer-python", "hf=/no/such/python", "--contestants"]
     flags += ["tfdist:float32", "keras-tf:float32", "hf:float32"]
     found = smoke("finetune", tmp_path, monkeypatch, *flags, file="finetune_text")
     assert found["absent"] == {"hf:float32": "not installed: torch, transformers, accelerate"}

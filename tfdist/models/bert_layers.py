@@ -52,6 +52,12 @@ class _BertLayer(keras.layers.Layer):
         # What is exported for serving has no programs of XLA, which not every server can run.
         return bool(training) and self.compute_dtype != "float64" and compiled_parts.are_on()
 
+    def _dropped(self, dropout: keras.layers.Dropout, x: Any, training: bool | None) -> Any:
+        """Returns what plain operations keep of `x`: in training the same elements as a compiled part does."""
+        if training and dropout.rate and counter_random.are_used():
+            return counter_random.dropped(x, dropout.rate, _key(dropout))
+        return dropout(x, training=training)
+
 
 def _key(dropout: keras.layers.Dropout) -> Key:
     if not dropout.rate:
@@ -95,7 +101,7 @@ class BertEmbeddings(_BertLayer):
         x = keras.ops.take(self.token_embeddings, token_ids, axis=0) + positions
         x = x + keras.ops.matmul(segments, self.segment_embeddings)
         if not self._is_compiled(training):
-            return self.dropout(self.layer_norm(x), training=training)
+            return self._dropped(self.dropout, self.layer_norm(x), training)
         return compiled_parts.norm_dropout(
             x,
             self.layer_norm.gamma,
@@ -211,7 +217,7 @@ class BertAttention(_BertLayer):
             )
         else:
             probabilities = ops.cast(ops.softmax(ops.cast(scores, "float32") + bias), self.compute_dtype)
-            kept = self.dropout(probabilities, training=training)
+            kept = self._dropped(self.dropout, probabilities, training)
         context = ops.matmul(kept, value)
         return self.output_dense.product(ops.transpose(context, (0, 2, 1, 3)))
 
@@ -262,9 +268,9 @@ class BertBlock(_BertLayer):
         if self._is_compiled(training):
             return self._compiled(inputs, padding_mask)
         x = self.attention(inputs, padding_mask, training=training)
-        x = self.attention_norm(inputs + self.attention_dropout(x, training=training))
+        x = self.attention_norm(inputs + self._dropped(self.attention_dropout, x, training))
         hidden = ACTIVATIONS[self.config.hidden_act](self.intermediate(x))
-        return self.output_norm(x + self.output_dropout(self.output_dense(hidden), training=training))
+        return self.output_norm(x + self._dropped(self.output_dropout, self.output_dense(hidden), training))
 
     def _compiled(self, inputs: Any, padding_mask: Any) -> Any:
         matmul = keras.ops.matmul

@@ -32,7 +32,8 @@ class RowsOfReplicas(Step):
     def __init__(self, sizes: Sequence[int], padded_size: int, as_one_device: bool) -> None:
         num_rows = tf.constant(sum(sizes), tf.int64)
         super().__init__(num_rows, num_rows)
-        self.compiles_parts = bool(sizes)  # as the step that is done once more
+        # As the step that is done once more, which has no sizes on a mesh.
+        self.compiles_parts, self.masks_by_row = bool(sizes), bool(sizes) or as_one_device
         self.by_row = bool(sizes) and not as_one_device
         self.sizes = tuple(sizes)
         self.unlike = 0

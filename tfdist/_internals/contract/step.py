@@ -32,7 +32,7 @@ class Step:
         padded: Whether rows of padding may be part of any batch.
         by_row: Whether random numbers are those that the rows get on one device.
         is_whole: Whether this part is the whole batch, so that there are no others.
-        compiles_parts: Whether a part of the model may be a program of XLA.
+        compiles_parts, masks_by_row: Whether parts of a model may be programs, and masks made by the numbers of rows.
         written: Keras variables assigned in this step, in order.
         before: The values, when the step began, of Keras variables to which the parts' changes are added, by `id`.
         wants_stop: Scalar float32, above 0 where this process wants training to stop.
@@ -44,7 +44,7 @@ class Step:
     padded = False
     by_row = False
     is_whole = True
-    compiles_parts = True
+    compiles_parts = masks_by_row = True
     keeps_errors = False
 
     def __init__(self, num_valid: tf.Tensor, num_global: tf.Tensor) -> None:

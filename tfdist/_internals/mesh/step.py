@@ -35,7 +35,8 @@ class MeshStep(Step):
         by_row: bool,
     ) -> None:
         super().__init__(num_rows, num_rows)
-        self.by_row = by_row
+        # Every device would make the masks of all rows.
+        self.by_row = self.masks_by_row = by_row
         self._mesh = mesh
         self._operations = operations
         self._num_shards = mesh.dim_size(BATCH_AXIS) if BATCH_AXIS in mesh.dim_names else 1

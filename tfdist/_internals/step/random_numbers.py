@@ -48,6 +48,10 @@ def _are_on(step: Step, stock: Any) -> bool:
     return bool(step.compiles_parts and stock())
 
 
+def _are_used(step: Step, stock: Any) -> bool:
+    return bool(step.masks_by_row and stock())
+
+
 PATCHES = (
     Patch(
         name="step.random_numbers",
@@ -82,6 +86,14 @@ PATCHES = (
         attribute="are_on",
         make=in_step(_are_on, drawing_step),
         reason="DTensor does not know the shapes in a program of XLA that serves batches of several sizes",
+        upstream="none: it is tfdist's own",
+    ),
+    Patch(
+        name="step.random_numbers",
+        owner=counter_random,
+        attribute="are_used",
+        make=in_step(_are_used, drawing_step),
+        reason="on a mesh every device would make the masks of all rows, unless random_by_row asks for it",
         upstream="none: it is tfdist's own",
     ),
 )
