@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfdist.numerics import RELATIVE_TOLERANCE, relative_difference
+
 pytestmark = [pytest.mark.processes, pytest.mark.busy(4), pytest.mark.timeout(240)]
 
 SCRIPT = Path(__file__).with_name("data_service_script.py")
@@ -26,7 +28,10 @@ def test_results_are_those_without_data_workers(tmp_path: Path) -> None:
             assert len(found.files) == 3 * 7
             for name in found.files:
                 alone = found[f"alone {name.split()[1]}"]
-                np.testing.assert_array_equal(found[name], alone, err_msg=f"worker {worker}, {name}")
+                # The batches are the same bit for bit (`tests/multi_device/test_data_service.py`). Once in some twenty
+                # runs on a busy machine one weight differed in its last bit.
+                difference = relative_difference(found[name], alone)
+                assert difference <= RELATIVE_TOLERANCE, f"worker {worker}, {name}: {difference}"
     logs = sorted(path.name for path in (tmp_path / "logs").iterdir())
     assert logs == [
         *("data_dispatcher_0.log", "data_worker_0.log", "data_worker_1.log"),
