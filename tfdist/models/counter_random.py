@@ -59,6 +59,8 @@ def dropped(x: tf.Tensor, rate: float, key: Key) -> tf.Tensor:
     """Returns `x` with a share `rate` of its elements 0 and the others scaled up, so that the mean stays."""
     if not rate:
         return x
+    if rate == 1.0:  # nothing is left to be scaled up
+        return tf.zeros_like(x)
     kept = uniform_bits(tf.shape(x), key) >= _constant(min(round(rate * 2**32), 2**32 - 1))
     return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros([], x.dtype))
 

@@ -1,4 +1,4 @@
-"""Whether an optimizer's update is compiled by XLA, and the two places in an update where that is done."""
+"""Whether an optimizer's update is compiled by XLA, and what of the update waits for its programs."""
 
 from __future__ import annotations
 
@@ -117,16 +117,15 @@ def clips_later(optimizer: Any, gradients: Sequence[Any]) -> bool:
         return False
     if any(isinstance(one, tf.IndexedSlices) and not has_summed_rows(one) for one in gradients):
         return False  # Keras makes them dense when it scales them, and an update takes that otherwise than slices.
-    bound = tf.constant(optimizer.global_clipnorm, tf.float32)
+    present = [one for one in gradients if one is not None]
+    # A norm in float32 would take half of the digits of a float64.
+    exact = tf.float64 if any(one.dtype == tf.float64 for one in present) else tf.float32
+    bound = tf.constant(optimizer.global_clipnorm, exact)
     # TensorFlow's norm takes the rows that a gradient has, where that of Keras makes it as large as the table.
-    norm = tf.linalg.global_norm([tf.cast(one, tf.float32) if _is_narrow(one) else one for one in gradients])
+    norm = tf.linalg.global_norm([tf.cast(getattr(one, "values", one), exact) for one in present])
     # Not a number where the norm is not finite, as in Keras.
     _update.factor = bound * tf.minimum(1.0 / norm, 1.0 / bound) + (norm - norm)
     return True
-
-
-def _is_narrow(gradient: Any) -> bool:
-    return isinstance(gradient, tf.Tensor) and gradient.dtype != tf.float32
 
 
 def _decayed(stock: Any) -> Any:
