@@ -151,9 +151,8 @@ class OwnApply(optimizers.AdamW):
 def test_an_optimizer_of_the_users_own(kind: Any, has_programs: bool) -> None:
     tfdist.create_strategy("one_device")
     options = {} if kind is InPython else {"weight_decay": 0.1}
-    dense = dict(rows="sum")
-    expected, _ = updated(kind(0.01, **options), False, **dense)
-    found, programs = updated(kind(0.01, **options), True, **dense)
+    expected, _ = updated(kind(0.01, **options), False)
+    found, programs = updated(kind(0.01, **options), True)
     assert bool(programs) == has_programs
     assert_same(found, expected)
 

@@ -6,6 +6,7 @@ all parts if its first dimension is fixed in the model, or is not the number of 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -44,12 +45,21 @@ def _key_of_rows(step: Step, stock: Any, generator: Any) -> Key:
         return Key(stock(generator).seed, step.first_row)
 
 
-def _are_on(step: Step, stock: Any) -> bool:
-    return bool(step.compiles_parts and stock())
+# What tfdist's own models ask where they are traced -> the attribute of the step that may forbid it, and why.
+_QUESTIONS = {
+    (compiled_parts, "are_on"): (
+        "compiles_parts",
+        "DTensor does not know the shapes in a program of XLA that serves batches of several sizes",
+    ),
+    (counter_random, "are_used"): (
+        "masks_by_row",
+        "on a mesh every device would make the masks of all rows, unless random_by_row asks for it",
+    ),
+}
 
 
-def _are_used(step: Step, stock: Any) -> bool:
-    return bool(step.masks_by_row and stock())
+def _if_step_allows(attribute: str, step: Step, stock: Any) -> bool:
+    return bool(getattr(step, attribute) and stock())
 
 
 PATCHES = (
@@ -80,20 +90,15 @@ PATCHES = (
         reason="a mask that is made by the numbers of rows needs to know which rows of the batch are here",
         upstream="none: it is tfdist's own",
     ),
-    Patch(
-        name="step.random_numbers",
-        owner=compiled_parts,
-        attribute="are_on",
-        make=in_step(_are_on, drawing_step),
-        reason="DTensor does not know the shapes in a program of XLA that serves batches of several sizes",
-        upstream="none: it is tfdist's own",
-    ),
-    Patch(
-        name="step.random_numbers",
-        owner=counter_random,
-        attribute="are_used",
-        make=in_step(_are_used, drawing_step),
-        reason="on a mesh every device would make the masks of all rows, unless random_by_row asks for it",
-        upstream="none: it is tfdist's own",
+    *(
+        Patch(
+            name="step.random_numbers",
+            owner=owner,
+            attribute=question,
+            make=in_step(functools.partial(_if_step_allows, attribute), drawing_step),
+            reason=reason,
+            upstream="none: it is tfdist's own",
+        )
+        for (owner, question), (attribute, reason) in _QUESTIONS.items()
     ),
 )

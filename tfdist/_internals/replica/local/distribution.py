@@ -86,7 +86,7 @@ class RoundsDistribution(ReplicaDistribution):
 
     def own_state(self, model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
         rounds, found = self._rounds_of(model), super().own_state(model)
-        momenta = [] if rounds is None else list(rounds.momenta().values())
+        momenta = [] if rounds is None else rounds.momenta()
         # By number: names of variables may differ from one process to the next.
         return found | {
             f"outer_momentum/{index}": (variable.numpy, variable.assign)

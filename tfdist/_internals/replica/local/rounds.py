@@ -168,16 +168,11 @@ class Rounds:
             self._momenta[id(weight)] = weight, zeros_like(weight, "outer_momentum")
         return self._momenta[id(weight)][1]
 
-    def momenta(self) -> dict[str, Any]:
-        """Returns the outer momentum of each weight that is trained now, by the weight's path."""
-        averaging = self._averaging_of(self._model())
-        found: dict[str, Any] = {}
-        for weight in averaging.weights if self._options.has_momentum else []:
-            path = weight.path
-            while path in found:  # two layers may have been given one name
-                path += "'"
-            found[path] = self._momentum_of(weight)
-        return found
+    def momenta(self) -> list[Any]:
+        """Returns the outer momentum of each weight that is trained now, in the order of the weights."""
+        if not self._options.has_momentum:
+            return []
+        return [self._momentum_of(weight) for weight in self._averaging_of(self._model()).weights]
 
 
 def _slots_of(model: Any) -> list[Any]:
