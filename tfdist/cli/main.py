@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        # CPython kills itself by SIGINT at its end, whatever the exit code, if the interrupt came inside `exec` of a
+        # text, as `dataclasses` calls it while TensorFlow is loaded. The next text that is run takes that back.
+        exec("")
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -37,3 +39,17 @@ def test_other_errors_and_handlers_stay_as_they_are():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGALRM) is alarm
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+IN_TEXT = """
+from tfdist.cli import main
+main._run = lambda arguments: exec("raise KeyboardInterrupt")
+raise SystemExit(main.main([]))
+"""
+
+
+def test_an_interrupt_in_text_that_python_runs_ends_with_the_code_of_the_command(tmp_path):
+    (tmp_path / "in_text.py").write_text(IN_TEXT)
+    command = [sys.executable, "-m", "in_text"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
