@@ -12,7 +12,7 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 from tensorflow.python.distribute import input_lib
 
 from tfdist._internals.contract import Distribution, distribution_of
-from tfdist._internals.fit.runner import in_graph
+from tfdist._internals.fit.execution.iterators import in_graph
 from tfdist._internals.fit.source import agree_on_order, dataset_of, opens_training
 from tfdist._internals.patch import Patch
 from tfdist._internals.processes.coordination import all_gather_json

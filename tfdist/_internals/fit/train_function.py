@@ -13,8 +13,8 @@ from typing import Any
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from tfdist._internals.contract import Distribution, Step, is_foreign
+from tfdist._internals.fit.execution.runner import after
 from tfdist._internals.fit.global_step import test_step, train_step
-from tfdist._internals.fit.runner import after
 from tfdist._internals.patch import Patch, in_step, of_model
 
 

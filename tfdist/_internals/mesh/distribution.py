@@ -15,7 +15,7 @@ from keras import tree
 from tensorflow.experimental import dtensor
 
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
-from tfdist._internals.fit.runner import StepRunner
+from tfdist._internals.fit.execution.runner import StepRunner
 from tfdist._internals.mesh.batches import EmptyMeshBatch, MeshBatch, MeshBatches, MeshIterator, place_batch
 from tfdist._internals.mesh.errors import MeshSteps, why_whole
 from tfdist._internals.mesh.extended import MeshExtended

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.data.experimental.ops.distribute import compute_batch_size
 
-from tfdist._internals.fit.runner import in_graph
+from tfdist._internals.fit.execution.iterators import in_graph
 from tfdist._internals.fit.source import reads_ahead, watch_batches
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, cut_batch

@@ -18,7 +18,7 @@ from tfdist._internals.communication.states import read_kept, write_kept
 from tfdist._internals.communication.sums import Communication
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.contract.sums import sum_error_of
-from tfdist._internals.fit.runner import StepRunner, constant
+from tfdist._internals.fit.execution.runner import StepRunner, constant
 from tfdist._internals.fit.shared_state import shared_outputs
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.batches import ReplicaBatches, pieces_of, place_one_batch

@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._internals.check import Trial
+from tfdist._internals.fit.execution.iterators import takes_batches_itself
+from tfdist._internals.fit.execution.runner import StepRunner
 from tfdist._internals.fit.global_step import synchronized
-from tfdist._internals.fit.runner import StepRunner, takes_batches_itself
 from tfdist._internals.replica.local.rounds import Rounds
 
 
@@ -45,9 +46,9 @@ class LocalStepRunner(StepRunner):
         self._rounds.settle(slots=True)
         return super()._checked(iterator, wants_stop, count)
 
-    def _trial(self, batch: Any, iterator: Any, has_fixed_rows: bool) -> Trial:
+    def _trial(self, batch: Any, iterator: Any, fixed: bool) -> Trial:
         synchronous = StepRunner(self._distribution, self._model, self._model.train_step)
-        return synchronous._trial(batch, iterator, has_fixed_rows)
+        return synchronous._trial(batch, iterator, fixed)
 
     def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
         logs = None

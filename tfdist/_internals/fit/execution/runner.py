@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -13,64 +12,19 @@ from keras import tree
 
 from tfdist._internals.check import Program, Trial, check_first_step, needs_first_step
 from tfdist._internals.contract import Distribution
+from tfdist._internals.fit.execution.iterators import (
+    batches_left,
+    has_fixed_rows,
+    note_taken,
+    of_one,
+    takes_batches_itself,
+)
+from tfdist._internals.fit.execution.packed_logs import PackedLogs
 from tfdist._internals.fit.global_step import STOP_KEY, synchronized
 from tfdist._internals.fit.run import run_of
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.rows import row_errors
 from tfdist.process import num_processes
-
-Again = Callable[[Any], Any]
-
-# Iterators from which a compiled function takes batches by itself -> how many batches are left, None if unknown.
-_remaining: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
-# Such an iterator -> what makes another one like it, over one batch that was taken from it.
-_again: weakref.WeakKeyDictionary[Any, Again] = weakref.WeakKeyDictionary()
-
-
-def in_graph(iterator: Any, num_batches: int | None = None, again: Again | None = None) -> Any:
-    """Notes that a compiled function may take batches from `iterator` by itself; returns the iterator.
-
-    Args:
-        iterator: An iterator of `tf.distribute` over placed batches.
-        num_batches: How many batches there are, or None. If it is known, several steps run in one call, since no
-            step has to ask whether data are left.
-        again: Returns an iterator of the same type over one placed batch, so that a compiled function takes both.
-    """
-    _remaining[iterator] = num_batches
-    if again is not None:
-        _again[iterator] = again
-    return iterator
-
-
-def takes_batches_itself(iterator: Any) -> bool:
-    """Returns whether a compiled function takes batches from `iterator` by itself."""
-    return iterator in _remaining
-
-
-def _of_one(iterator: Any, batch: Any) -> Any:
-    """Returns an iterator over a batch alone, for the function that takes batches from `iterator`, if there is one."""
-    if iterator not in _again:
-        return iter([batch])
-    single = _again[iterator](batch)
-    _remaining[single] = None if _remaining[iterator] is None else 1
-    return single
-
-
-def _note_taken(iterator: Any) -> None:
-    """Notes that a batch was taken from an iterator outside of a compiled function."""
-    if iterator in _remaining:
-        left = _remaining[iterator]
-        _remaining[iterator] = None if left is None else left - 1
-
-
-def _has_fixed_rows(iterator: Any) -> bool:
-    """Returns whether a compiled function for batches of `iterator` takes one number of rows only."""
-    if iterator not in _remaining:
-        return True
-    specs = [getattr(spec, "_value_specs", (spec,))[0] for spec in tree.flatten(iterator.element_spec)]
-    return any(
-        spec.shape.rank != 0 and spec.shape[0] is not None for spec in specs if spec.shape.rank is not None
-    )
 
 
 def after(batch: Any) -> contextlib.AbstractContextManager[Any]:
@@ -84,26 +38,6 @@ def after(batch: Any) -> contextlib.AbstractContextManager[Any]:
     leaves = tf.nest.flatten(batch, expand_composites=True)
     # An input that is also waited for is taken for an input alone. So the step waits for something between them.
     return tf.control_dependencies([tf.group([leaf for leaf in leaves if tf.is_tensor(leaf)])])
-
-
-class _Logs:
-    """Packs logs into one vector and back, because a loop's variables need one structure from the start."""
-
-    def __init__(self, dtype: tf.DType) -> None:
-        self.dtype = dtype
-        self.template: Any = None
-
-    def pack(self, logs: Any) -> tf.Tensor:
-        self.template = tree.map_structure(tf.TensorSpec.from_tensor, logs)
-        return tf.concat([tf.reshape(tf.cast(leaf, self.dtype), [-1]) for leaf in tree.flatten(logs)], 0)
-
-    def unpack(self, vector: tf.Tensor) -> Any:
-        specs = tree.flatten(self.template)
-        parts = tf.split(vector, [spec.shape.num_elements() for spec in specs])
-        leaves = [
-            tf.cast(tf.reshape(part, spec.shape), spec.dtype) for part, spec in zip(parts, specs, strict=True)
-        ]
-        return tree.pack_sequence_as(self.template, leaves)
 
 
 class StepRunner:
@@ -177,7 +111,7 @@ class StepRunner:
             return self._function(data, wants_stop)
 
     def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
-        logs = _Logs(tf.float64 if self._model.compute_dtype == "float64" else tf.float32)
+        logs = PackedLogs(tf.float64 if self._model.compute_dtype == "float64" else tf.float32)
         _, vector = tf.while_loop(
             lambda index, _: index < count,
             lambda index, _: (
@@ -195,39 +129,39 @@ class StepRunner:
         """Executes the first steps, of which the first is done twice before, and compared."""
         first = self._distribution.place(next(iterator))
         self._unchecked = False
-        has_fixed_rows = _has_fixed_rows(iterator)
+        fixed = has_fixed_rows(iterator)
         with self._distribution.exact_sums() as left_out:
             # What is compiled here is not what trains, if sums are not exact otherwise.
             checked = (
                 type(self)(self._distribution, self._model, self._model.train_step) if left_out else self
             )
-            trials = [checked._trial(first, iterator, has_fixed_rows)]
-            if has_fixed_rows and self._distribution.takes_any_rows:
+            trials = [checked._trial(first, iterator, fixed)]
+            if fixed and self._distribution.takes_any_rows:
                 # A device may have no room for a whole batch. A few rows need a program of their own.
                 trials.append(checked._trial(first, None, False))
             check_first_step(self._distribution, self._model, trials, show=run_of(self._model).is_shown)
             if left_out and self._distribution.self_check != "off" and run_of(self._model).is_shown:
                 print(f"self check: without {left_out}, by which a step is another one", flush=True)
-        _note_taken(iterator)
-        logs = self._execute(_of_one(iterator, first), wants_stop, 1)
+        note_taken(iterator)
+        logs = self._execute(of_one(iterator, first), wants_stop, 1)
         if count > 1:
             with contextlib.suppress(StopIteration):
                 logs = self._execute(iterator, wants_stop, count - 1)
         return logs
 
-    def _trial(self, batch: Any, iterator: Any, has_fixed_rows: bool) -> Trial:
+    def _trial(self, batch: Any, iterator: Any, fixed: bool) -> Trial:
         """Returns how the step is done on rows of a placed batch, as one of `iterator`, or as one by itself."""
-        take_sample = functools.partial(self._distribution.sample, batch, has_fixed_rows)
+        take_sample = functools.partial(self._distribution.sample, batch, fixed)
         return Trial(take_sample, self._program(iterator), functools.partial(self._drawing_by_row, iterator))
 
     def _program(self, iterator: Any) -> Program:
         """Returns the step for batches that are like those of `iterator`."""
 
         def execute(batch: Any) -> dict[str, Any]:
-            logs = self._execute(_of_one(iterator, batch), self.flag(0.0), 1)
+            logs = self._execute(of_one(iterator, batch), self.flag(0.0), 1)
             return {key: value for key, value in logs.items() if key != STOP_KEY}
 
-        return Program(lambda batch: self._traced(_of_one(iterator, batch)), execute)
+        return Program(lambda batch: self._traced(of_one(iterator, batch)), execute)
 
     @contextlib.contextmanager
     def _drawing_by_row(self, iterator: Any) -> Iterator[Program]:
@@ -242,26 +176,26 @@ class StepRunner:
         """Compiles what runs the batch of `single`; returns TensorFlow's variables in it."""
         if self._model.run_eagerly:
             return []
-        if single not in _remaining:
+        if not takes_batches_itself(single):
             function = self._step.get_concrete_function(next(single), self.flag(0.0))
-        elif self._model.steps_per_execution > 1 and _remaining[single] is not None:
+        elif self._model.steps_per_execution > 1 and batches_left(single) is not None:
             function = self._several_steps.get_concrete_function(single, self.flag(0.0), tf.constant(1))
         else:
             function = self._next_step.get_concrete_function(single, self.flag(0.0))
         return list(function.graph.variables)
 
     def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
-        if iterator not in _remaining:
+        if not takes_batches_itself(iterator):
             return self._batch_by_batch(iterator, wants_stop, count)
         if self._model.steps_per_execution == 1:
             return self._next_step(iterator, wants_stop)
-        remaining = _remaining[iterator]
+        remaining = batches_left(iterator)
         if remaining is None or self._model.run_eagerly:
             return self._until_end(iterator, wants_stop, count)
         if remaining == 0:
             raise StopIteration
         count = min(count, remaining)
-        _remaining[iterator] = remaining - count
+        note_taken(iterator, count)
         return self._several_steps(iterator, wants_stop, tf.constant(count))
 
     def _batch_by_batch(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
