@@ -55,13 +55,22 @@ def uniform_bits(shape: tf.Tensor, key: Key) -> tf.Tensor:
     return tf.reshape(_mixed(numbers * _constant(_STRIDE) + first_half, second_half), shape)
 
 
-def dropped(x: tf.Tensor, rate: float, key: Key) -> tf.Tensor:
-    """Returns `x` with a share `rate` of its elements 0 and the others scaled up, so that the mean stays."""
+def dropped(x: tf.Tensor, rate: float, key: Key, shape: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns `x` with a share `rate` of its elements 0 and the others scaled up, so that the mean stays.
+
+    Args:
+        x: Floating point, rank 1 or more.
+        rate: From 0 to 1.
+        key: What the mask is made from.
+        shape: The shape of the mask, which is broadcast to that of `x`; by default that of `x`.
+    """
     if not rate:
         return x
     if rate == 1.0:  # nothing is left to be scaled up
         return tf.zeros_like(x)
-    kept = uniform_bits(tf.shape(x), key) >= _constant(min(round(rate * 2**32), 2**32 - 1))
+    kept = uniform_bits(tf.shape(x) if shape is None else shape, key) >= _constant(
+        min(round(rate * 2**32), 2**32 - 1)
+    )
     return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros([], x.dtype))
 
 

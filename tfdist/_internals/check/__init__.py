@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import keras
 
 from tfdist._internals.check import report
+from tfdist._internals.check.kept import kept_state
 from tfdist._internals.check.result import Result
 from tfdist._internals.check.selfcheck import (
     CannotCheckError,
@@ -34,6 +35,7 @@ __all__ = [
     "Program",
     "Trial",
     "check_first_step",
+    "kept_state",
     "mode_of",
     "needs_first_step",
     "stopping_after",

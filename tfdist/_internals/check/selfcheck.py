@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._internals.check.compare import Sizes
+from tfdist._internals.check.kept import same_random_state
 from tfdist._internals.check.reference import Outcome, Reference, disturbed
 from tfdist._internals.check.result import (
     OWN_TRACE,
@@ -95,7 +95,7 @@ def check_step(distribution: Distribution, model: keras.Model, trial: Trial) -> 
     except UnsupportedError as error:
         raise CannotCheckError(str(error)) from error
     clock.end("take rows")
-    with _same_random_state() as keep_state, _garbage_kept():
+    with same_random_state() as keep_state, _garbage_kept():
         draws = RowsOfReplicas(sample.sizes, sample.padded_size, distribution.random_by_row)
         outcomes, sizes = _both(distribution, model, sample, trial.program, draws, keep_state, clock)
         if draws.unlike:
@@ -198,26 +198,6 @@ def _garbage_kept() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-@contextmanager
-def _same_random_state() -> Iterator[Callable[[], None]]:
-    """Puts the generators of Python and NumPy back, from which layers may take seeds while they are traced.
-
-    Yields:
-        What notes the present state as that to put back: a layer that was made has drawn its weights for good.
-    """
-    state: list[Any] = []
-
-    def note() -> None:
-        state[:] = random.getstate(), np.random.get_state()
-
-    note()
-    try:
-        yield note
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
 
 
 def _totals(

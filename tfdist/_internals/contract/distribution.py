@@ -79,6 +79,11 @@ class Distribution(ABC):
         return False
 
     @property
+    def compares_compilation(self) -> bool:
+        """Whether a step may be done with and without XLA, and put back, to see which is faster."""
+        return False
+
+    @property
     def takes_any_rows(self) -> bool:
         """Whether a step can take a few rows of a batch, in a program that is compiled for them."""
         return True

@@ -26,7 +26,7 @@ from tfdist._internals.fit.build import rebuild
 from tfdist._internals.fit.run import run_of
 from tfdist._internals.fit.source import call_scope, current_call
 from tfdist._internals.fit.stop import StopTogether, may_stop_in_an_epoch
-from tfdist._internals.patch import Patch, of_model
+from tfdist._internals.patch import Patch
 from tfdist._internals.processes.coordination import report_failure
 from tfdist._internals.processes.place import in_call, line_of
 from tfdist._internals.processes.watch import causes_named
@@ -59,7 +59,24 @@ def _check_scope(model: Any) -> None:
     _check_optimizers(strategy, vars(model).values())
 
 
-def _compiled_in_scope(distribution: Distribution, stock: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+def _compiled_in_scope(stock: Any) -> Any:
+    signature = inspect.signature(stock)
+
+    @functools.wraps(stock)
+    def compile(model: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A001 (as Keras calls it)
+        distribution = distribution_of(model.distribute_strategy)
+        # Keras's default is "auto" too, and means that there is no XLA under a strategy. Here it is asked for.
+        asked = signature.bind(model, *args, **kwargs).arguments.get("jit_compile")
+        run_of(model).chooses_compilation = asked == "auto"
+        if distribution is None:
+            stock(model, *args, **kwargs)
+        else:
+            _compile(distribution, stock, model, *args, **kwargs)
+
+    return compile
+
+
+def _compile(distribution: Distribution, stock: Any, model: Any, *args: Any, **kwargs: Any) -> None:
     strategy: Any = distribution
     if tf.distribute.has_strategy():  # in this scope already, or in another one, which `fit` refuses
         scope: Any = contextlib.nullcontext()
@@ -187,8 +204,9 @@ PATCHES = (
         name="fit.entry",
         owner=Trainer,
         attribute="compile",
-        make=of_model(_compiled_in_scope),
-        reason="compile outside of the scope makes an optimizer by name, and metrics, on one device",
+        make=_compiled_in_scope,
+        reason="compile outside of the scope makes an optimizer by name, and metrics, on one device; "
+        "jit_compile='auto' means no XLA under a strategy, whether it would be faster or not",
         upstream="no thread found",
     ),
 )

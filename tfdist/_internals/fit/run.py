@@ -29,6 +29,7 @@ class Run:
             the global batch, its rows in each process. A number, a scalar or a vector.
         probe: What is shown every batch, if anything.
         is_shown: Whether the call of `fit` shows its progress in this process.
+        chooses_compilation: Whether training is to find out by itself whether XLA compiles its step.
         batch_spec: The spec of the batches that the model was built from last.
     """
 
@@ -36,6 +37,7 @@ class Run:
     heard: Any = 0.0
     probe: BatchProbe | None = None
     is_shown: bool = False
+    chooses_compilation: bool = False
     batch_spec: Any = None
 
     def votes(self) -> float:

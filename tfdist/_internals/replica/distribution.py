@@ -65,6 +65,10 @@ class ReplicaDistribution(Distribution):
         return not self.pads_batches
 
     @property
+    def compares_compilation(self) -> bool:
+        return not self.pads_batches
+
+    @property
     def feeds_devices(self) -> bool:
         """Whether batches are copied ahead to the devices, while these compute; the host's own devices need no copy."""
         return not all("CPU" in device.rpartition("/")[2] for device in self.extended.worker_devices)

@@ -34,6 +34,12 @@ class ReplicaLocalUpdates:
         # where a user applies gradients by hand, there is nothing to merge: each replica's copy is given the same.
         return tf.executing_eagerly() and not tf.distribute.in_cross_replica_context()
 
+    def _replica_ctx_all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        if self._num_replicas_in_sync == 1 and not tf.executing_eagerly():  # type: ignore[attr-defined]
+            # There is nothing to sum, and XLA on a CPU cannot compile a collective.
+            return tf.nest.map_structure(tf.identity, value)
+        return super()._replica_ctx_all_reduce(reduce_op, value, options)  # type: ignore[misc]
+
     def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
         given = tf.nest.flatten((args, kwargs))
         if isinstance(var, SummedVariable) and not any(

@@ -68,6 +68,11 @@ def set_compiled_update(strategy: tf.distribute.Strategy, choice: Any) -> None:
     _chosen[strategy] = choice
 
 
+def is_chosen(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether updates under a strategy are compiled, or may be."""
+    return bool(_chosen.get(strategy, False))
+
+
 def checked_choice(value: Any) -> Any:
     """Returns the value of the option `compiled_update`: True, False, `"auto"`, or None for the strategy's default.
 

@@ -2,6 +2,8 @@
 
 All parts advance one seed alike, and each part's own seed is made from it. With `random_by_row`, a draw is the same in
 all parts if its first dimension is fixed in the model, or is not the number of rows: on one device all rows share it.
+
+Where XLA compiles the forward and backward pass, the masks of dropout are made from a counter.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import random as backend_random
-from keras.src.random.seed_generator import SeedGenerator
+from keras.src.random.seed_generator import SeedGenerator, draw_seed
 
 from tfdist._internals.contract import Step, drawing_step
 from tfdist._internals.patch import Patch, in_step
@@ -29,15 +31,27 @@ def _by_row(step: Step, stock: Any, shape: Any, *args: Any, **kwargs: Any) -> An
     return step.draw(shape, lambda whole: stock(whole, *args, **kwargs))
 
 
-def _dropout_by_row(
+def _dropout(
     step: Step, stock: Any, inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None
 ) -> Any:
-    if not step.by_row or rate in (0.0, 1.0):
+    if rate in (0.0, 1.0):
         return stock(inputs, rate, noise_shape, seed)
+    dropout = _dropout_by_counter if step.in_compiled and inputs.shape.rank else stock
+    if not step.by_row:
+        return dropout(inputs, rate, noise_shape, seed)
     shape = backend_random._get_concrete_noise_shape(inputs, noise_shape)
     # Dropout is applied to ones: they become 0 where it drops, and elsewhere the scale of what is left.
-    kept = step.draw(shape, lambda whole: stock(tf.ones(whole, inputs.dtype), rate, None, seed))
+    kept = step.draw(shape, lambda whole: dropout(tf.ones(whole, inputs.dtype), rate, None, seed))
     return tf.where(tf.equal(kept, 0), tf.zeros([], inputs.dtype), inputs * kept)
+
+
+def _dropout_by_counter(inputs: Any, rate: float, noise_shape: Any, seed: Any) -> Any:
+    """Returns what Keras's dropout does, with a mask that XLA makes in the loop that uses it."""
+    drawn = backend_random._cast_seed(draw_seed(seed))
+    shape = tf.stack(backend_random._get_concrete_noise_shape(inputs, noise_shape))
+    return counter_random.dropped(
+        inputs, rate, Key(tf.cast(drawn, tf.uint32), tf.constant(0, tf.int64)), shape
+    )
 
 
 def _key_of_rows(step: Step, stock: Any, generator: Any) -> Key:
@@ -76,7 +90,7 @@ PATCHES = (
             name="step.random_numbers",
             owner=backend_random,
             attribute=attribute,
-            make=in_step(_dropout_by_row if attribute == "dropout" else _by_row, drawing_step),
+            make=in_step(_dropout if attribute == "dropout" else _by_row, drawing_step),
             reason="with random_by_row, a row's random numbers must not depend on the number of replicas",
             upstream="no thread found",
         )

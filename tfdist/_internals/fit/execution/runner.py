@@ -57,13 +57,14 @@ class StepRunner:
         # A meter that watches training attaches this before the function is made.
         self._probe = run.probe if step_function == model.train_step else None
         self._unchecked = step_function == model.train_step and needs_first_step(distribution, model)
+        self._first: Any = None
         self._step = self._compiled(self._one_step)
         self._next_step = self._compiled(self._step_on_next)
         self._several_steps = self._compiled(self._steps_in_loop)
 
     def __call__(self, iterator: Any) -> Any:
         run = run_of(self._model)
-        execute = self._checked if self._unchecked else self._execute
+        execute = self._begun if self._unchecked or self._first is not None else self._execute
         with shared_step(), row_errors():
             logs = execute(iterator, self.flag(float(run.wants_stop)), self._model.steps_per_execution)
             if num_processes() > 1:
@@ -125,9 +126,27 @@ class StepRunner:
 
     # Which of them runs.
 
-    def _checked(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
-        """Executes the first steps, of which the first is done twice before, and compared."""
-        first = self._distribution.place(next(iterator))
+    def begin_with(self, batch: Any) -> None:
+        """Gives the next execution its first batch, placed, which was taken from the iterator already."""
+        self._first = batch
+
+    def _begun(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+        """Executes steps, of which the first has a batch that is taken here, and is checked before it counts."""
+        first, self._first = self._first, None
+        if first is None:
+            first = self._distribution.place(next(iterator))
+            note_taken(iterator)
+        self.prepare(iterator, first)
+        logs = self._execute(of_one(iterator, first), wants_stop, 1)
+        if count > 1:
+            with contextlib.suppress(StopIteration):
+                logs = self._execute(iterator, wants_stop, count - 1)
+        return logs
+
+    def prepare(self, iterator: Any, first: Any) -> None:
+        """Checks the step, if that is due: it is done twice before, on a placed batch, and compared."""
+        if not self._unchecked:
+            return
         self._unchecked = False
         fixed = has_fixed_rows(iterator)
         with self._distribution.exact_sums() as left_out:
@@ -142,19 +161,13 @@ class StepRunner:
             check_first_step(self._distribution, self._model, trials, show=run_of(self._model).is_shown)
             if left_out and self._distribution.self_check != "off" and run_of(self._model).is_shown:
                 print(f"self check: without {left_out}, by which a step is another one", flush=True)
-        note_taken(iterator)
-        logs = self._execute(of_one(iterator, first), wants_stop, 1)
-        if count > 1:
-            with contextlib.suppress(StopIteration):
-                logs = self._execute(iterator, wants_stop, count - 1)
-        return logs
 
     def _trial(self, batch: Any, iterator: Any, fixed: bool) -> Trial:
         """Returns how the step is done on rows of a placed batch, as one of `iterator`, or as one by itself."""
         take_sample = functools.partial(self._distribution.sample, batch, fixed)
-        return Trial(take_sample, self._program(iterator), functools.partial(self._drawing_by_row, iterator))
+        return Trial(take_sample, self.program(iterator), functools.partial(self._drawing_by_row, iterator))
 
-    def _program(self, iterator: Any) -> Program:
+    def program(self, iterator: Any) -> Program:
         """Returns the step for batches that are like those of `iterator`."""
 
         def execute(batch: Any) -> dict[str, Any]:
@@ -168,7 +181,7 @@ class StepRunner:
         distribution: Any = self._distribution
         before, distribution.random_by_row = distribution.random_by_row, True
         try:
-            yield type(self)(distribution, self._model, self._model.train_step)._program(iterator)
+            yield type(self)(distribution, self._model, self._model.train_step).program(iterator)
         finally:
             distribution.random_by_row = before
 

@@ -37,6 +37,11 @@ class RoundsDistribution(ReplicaDistribution):
         rounds: Rounds = known[model]
         return rounds
 
+    @property
+    def compares_compilation(self) -> bool:
+        # A step that is done for trial would count as one of a round.
+        return self.local_steps is None and super().compares_compilation
+
     def describe(self) -> str:
         if self.local_steps is None:
             return super().describe()

@@ -42,9 +42,10 @@ class LocalStepRunner(StepRunner):
         with distribution.local_updates():
             return super()._one_step(batch, wants_stop, function)
 
-    def _checked(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
-        self._rounds.settle(slots=True)
-        return super()._checked(iterator, wants_stop, count)
+    def prepare(self, iterator: Any, first: Any) -> None:
+        if self._unchecked:
+            self._rounds.settle(slots=True)
+        super().prepare(iterator, first)
 
     def _trial(self, batch: Any, iterator: Any, fixed: bool) -> Trial:
         synchronous = StepRunner(self._distribution, self._model, self._model.train_step)
