@@ -109,17 +109,19 @@ def _check_optimizers(strategy: Any, given: Any) -> None:
 
 def _entry(settings: tuple[str, ...]) -> Callable[[Any], Any]:
     def make(stock: Any) -> Any:
+        signature = inspect.signature(stock)
+
         @functools.wraps(stock)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             _check_scope(self)
             distribution = distribution_of(self.distribute_strategy)
             with call_scope(stock.__name__), in_call(stock.__name__):
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                run_of(self).is_shown = is_chief() and bound.arguments["verbose"] != 0
                 if distribution is None:
                     return stock(self, *args, **kwargs)
                 distribution.prepare(self, stock.__name__)
-                bound = inspect.signature(stock).bind(self, *args, **kwargs)
-                bound.apply_defaults()
-                run_of(self).is_shown = is_chief() and bound.arguments["verbose"] != 0
                 # No variable can be made in a step. To make one is a collective, and so the processes meet first.
                 drawing = _drawing(distribution, stock)
                 if num_processes() == 1:

@@ -90,6 +90,12 @@ def compiled_with_xla(context: Context) -> dict[str, Any]:
     return tiny.fitted(context, tiny.compiled(context, tiny.mlp, _adam, jit_compile=True), 25)
 
 
+@case("compilation")
+def xla_by_measurement(context: Context) -> dict[str, Any]:
+    """`jit_compile="auto"` measures steps with and without XLA, which leave nothing behind; uneven batches."""
+    return tiny.fitted(context, tiny.compiled(context, tiny.mlp, _adam, jit_compile="auto"), 25)
+
+
 @case("compilation", refused_by=NO_MESH)
 def eager(context: Context) -> dict[str, Any]:
     """`run_eagerly=True`, uneven batches."""
