@@ -20,6 +20,7 @@ from tfdist.data import distribute, make_dataset, rows_dataset
 from tfdist.data.service.in_order import Limits
 from tfdist.errors import DataError, UnsupportedError
 from tfdist.models.tokenizer import WordTokenizer
+from tfdist.numerics import RELATIVE_TOLERANCE, relative_difference
 
 ROWS = 37
 X = np.random.default_rng(0).normal(size=(ROWS, 6)).astype(np.float32)
@@ -120,8 +121,10 @@ def test_results_are_those_without_a_service(
     served = fitted(
         strategy, distribute(rows(), service), distribute(rows(shuffle=False), service), **compiled
     )
+    # The batches are equal bit for bit, as tested above. Two trainings on them are not always: the order of a sum depends
+    # on how its array lies in memory.
     for one, other in zip(served, alone, strict=True):
-        np.testing.assert_array_equal(one, other)
+        assert relative_difference(np.asarray(one), np.asarray(other)) <= RELATIVE_TOLERANCE
 
 
 def test_python_code_is_refused(service: str) -> None:
