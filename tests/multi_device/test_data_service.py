@@ -121,8 +121,8 @@ def test_results_are_those_without_a_service(
     served = fitted(
         strategy, distribute(rows(), service), distribute(rows(shuffle=False), service), **compiled
     )
-    # The batches are equal bit for bit, as tested above. Two trainings on them are not always: the order of a sum depends
-    # on how its array lies in memory.
+    # The batches are equal bit for bit, as tested above. Two trainings on them are not always: the order of a sum
+    # depends on how its array lies in memory.
     for one, other in zip(served, alone, strict=True):
         assert relative_difference(np.asarray(one), np.asarray(other)) <= RELATIVE_TOLERANCE
 
