@@ -7,6 +7,7 @@ strategy has neither, and stays stock.
 from tfdist._internals.contract.distribution import (
     Batches,
     Distribution,
+    Division,
     Sample,
     describe,
     distribution_of,
@@ -30,6 +31,7 @@ __all__ = [
     "METER_NAME",
     "Batches",
     "Distribution",
+    "Division",
     "Sample",
     "Step",
     "current_step",

@@ -49,6 +49,18 @@ class Sample(NamedTuple):
     padded_size: int = 0
 
 
+class Division(Protocol):
+    """Who makes the update of which variable, in a step of which each replica makes a part of the update."""
+
+    def divides(self, optimizer: Any) -> bool:
+        """Returns whether it is about the update of this optimizer, which is about to begin."""
+        ...
+
+    def is_own(self, handles: Sequence[Any]) -> bool:
+        """Returns whether this replica makes the update that writes the variables to which these handles lead."""
+        ...
+
+
 class Distribution(ABC):
     """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
 
@@ -60,9 +72,11 @@ class Distribution(ABC):
         random_by_row: Whether each row gets the random numbers that it gets on one device.
         self_check: Whether the first step of a training function is checked: `"on"`, `"warn"` or `"off"`;
             `create_strategy` sets it.
+        division: Who makes the update of which variable in the step that is traced; None if every replica makes all.
     """
 
     name = ""
+    division: Division | None = None
     self_check = "off"
     random_by_row = False
     saves_together = False

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from tfdist._internals.contract import Division, distribution_of
 from tfdist._internals.patch import Patch
 from tfdist._internals.step.update_programs import run_program
 from tfdist._internals.step.update_rows import has_summed_rows, update_rows_apart
@@ -147,6 +148,7 @@ def _updated(stock: Any) -> Any:
         if _update.optimizer is not self:
             return stock(self, distribution, grads_and_vars, learning_rate)
         decayed = {self._var_key(variable) for variable in _update.decayed}
+        division = _division_of(self, distribution)
         scalars = [tf.convert_to_tensor(learning_rate)]
         if _update.factor is not None:
             scalars.append(_update.factor)
@@ -160,14 +162,26 @@ def _updated(stock: Any) -> Any:
             self.update_step(gradient, variable, rate)
 
         def update_here(variable: Any, gradient: Any) -> None:
-            if not _by_program(self, update, variable, gradient, scalars):
+            if not _by_program(self, update, variable, gradient, scalars, division):
                 update(variable, gradient, *scalars)
 
-        for gradient, variable in grads_and_vars:
+        # Replicas have equal parts where the largest variables are given away first.
+        pairs = grads_and_vars if division is None else sorted(grads_and_vars, key=_size_of, reverse=True)
+        for gradient, variable in pairs:
             distribution.extended.update(variable, update_here, args=(gradient,), group=False)
         return None
 
     return _distributed_tf_update_step
+
+
+def _division_of(optimizer: Any, strategy: Any) -> Division | None:
+    distribution = distribution_of(strategy)
+    division = None if distribution is None else distribution.division
+    return division if division is not None and division.divides(optimizer) else None
+
+
+def _size_of(pair: Any) -> int:
+    return pair[1].shape.num_elements() or 0
 
 
 def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
@@ -178,7 +192,12 @@ def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
 
 
 def _by_program(
-    optimizer: Any, update: Any, variable: Any, gradient: Any, scalars: Sequence[tf.Tensor]
+    optimizer: Any,
+    update: Any,
+    variable: Any,
+    gradient: Any,
+    scalars: Sequence[tf.Tensor],
+    division: Division | None,
 ) -> bool:
     """Updates a variable by a program of XLA; does nothing where none can or should be made."""
     weights = variable.shape.num_elements() or 0
@@ -186,12 +205,14 @@ def _by_program(
         # Slices that are not summed are squared one by one, as plain Keras does.
         if not has_summed_rows(gradient):
             return False
-        if weights >= _LARGE_TABLE and update_rows_apart(optimizer, update, variable, gradient, scalars):
+        if weights >= _LARGE_TABLE and update_rows_apart(
+            optimizer, update, variable, gradient, scalars, division
+        ):
             return True
         gradient = tf.convert_to_tensor(gradient)
     if weights < _SMALLEST:
         return False
-    return run_program(optimizer, lambda *inputs: update(variable, *inputs), [gradient, *scalars])
+    return run_program(optimizer, lambda *inputs: update(variable, *inputs), [gradient, *scalars], division)
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

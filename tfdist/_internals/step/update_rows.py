@@ -13,13 +13,18 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tfdist._internals.step.update_programs import ELEMENTWISE, run_program, traced
-
-_ASSIGNS = {
-    "AssignVariableOp": lambda old, value: value,
-    "AssignAddVariableOp": lambda old, value: old + value,
-    "AssignSubVariableOp": lambda old, value: old - value,
-}
+from tfdist._internals.contract import Division
+from tfdist._internals.step.update_programs import (
+    ELEMENTWISE,
+    assign_all,
+    dtype_of,
+    new_values,
+    replayed,
+    run_program,
+    traced,
+    value_of,
+    written,
+)
 
 
 def with_summed_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
@@ -41,6 +46,7 @@ def update_rows_apart(
     variable: Any,
     gradient: tf.IndexedSlices,
     scalars: Sequence[tf.Tensor],
+    division: Division | None = None,
 ) -> bool:
     """Updates a table, given the gradient of a few of its rows; does nothing if the update is not by element.
 
@@ -50,30 +56,45 @@ def update_rows_apart(
         variable: A `tf.Variable` of shape (rows, …) on the device of this place.
         gradient: Slices with each row once.
         scalars: The learning rate, and what else the update is given.
+        division: Who makes the update; None if every replica does.
 
     Returns:
-        Whether it was updated.
+        Whether it was updated, here or on the replica whose part it is.
     """
     dense = tf.TensorSpec(variable.shape, gradient.dtype)
     specs = [dense, *(tf.TensorSpec(one.shape, one.dtype) for one in scalars)]
     graph = traced(lambda *inputs: update(variable, *inputs), specs)
     if not _is_by_element(graph, variable.shape):
         return False
-    tables = {inner.name: outer for outer, inner in graph.captures if _shape_of(outer) == variable.shape}
-    rows = {
-        name: tf.raw_ops.ResourceGather(resource=handle, indices=gradient.indices, dtype=_dtype_of(handle))
-        for name, handle in tables.items()
-    }
-    found = _run(graph, [gradient.values, *scalars], rows)
+    handles = written(graph)
+    if division is not None and not division.is_own(handles):
+        return True
+
+    def rows_of(handle: Any) -> tf.Tensor:
+        if handle.dtype != tf.resource or _shape_of(handle) != variable.shape:
+            return handle
+        if division is not None:
+            return tf.gather(value_of(handle), gradient.indices)
+        # Nothing holds the table itself, so that it can be written in place.
+        return tf.raw_ops.ResourceGather(resource=handle, indices=gradient.indices, dtype=dtype_of(handle))
 
     def as_if_zero(*inputs: tf.Tensor) -> None:
         update(variable, tf.zeros(variable.shape, gradient.dtype), *inputs)
 
-    with tf.control_dependencies(list(found.values())):
+    found = replayed(graph, [gradient.values, *scalars], [rows_of(outer) for outer, _ in graph.captures])
+    if division is not None:
+        whole = new_values(optimizer, traced(as_if_zero, specs[1:]), scalars)
+        places = tf.expand_dims(gradient.indices, 1)
+        both = zip(whole, found, strict=True)
+        assign_all(handles, [tf.tensor_scatter_nd_update(value, places, rows) for value, rows in both])
+        return True
+    with tf.control_dependencies(found):
         if not run_program(optimizer, as_if_zero, scalars):
             return False
-        for name, values in found.items():
-            tf.raw_ops.ResourceScatterUpdate(resource=tables[name], indices=gradient.indices, updates=values)
+        for handle, rows in zip(handles, found, strict=True):
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=gradient.indices, updates=rows)
+            # Otherwise every read of the table would copy it from now on.
+            tf.raw_ops.DisableCopyOnRead(resource=handle)
     return True
 
 
@@ -85,10 +106,6 @@ def _shape_of(tensor: Any) -> tf.TensorShape:
     return tf.TensorShape(data.shape_and_type[0].shape)
 
 
-def _dtype_of(handle: Any) -> Any:
-    return tf.as_dtype(handle._handle_data.shape_and_type[0].dtype)
-
-
 def _is_by_element(graph: FuncGraph, shape: tf.TensorShape) -> bool:
     """Returns whether every operation works on elements, and every tensor is a scalar or has the variable's shape."""
     operations = graph.get_operations()
@@ -97,36 +114,3 @@ def _is_by_element(graph: FuncGraph, shape: tf.TensorShape) -> bool:
     return all(one.type in ELEMENTWISE for one in operations) and all(
         found.rank == 0 or found == shape for found in (*outer, *inner)
     )
-
-
-def _run(graph: FuncGraph, inputs: list[tf.Tensor], rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Runs the operations of a graph, in their order, on rows of the variables; returns the rows that it assigns.
-
-    Args:
-        graph: Of an update by element.
-        inputs: In place of the graph's own.
-        rows: For the name of each handle of a table, its rows as they were.
-    """
-    state, assigned = dict(rows), dict[str, tf.Tensor]()
-    values: dict[str, Any] = {inner.name: outer for outer, inner in graph.captures}
-    values |= {inner.name: given for inner, given in zip(graph.inputs, inputs, strict=False)}
-    for operation in graph.get_operations():
-        names = [tensor.name for tensor in operation.inputs]
-        if operation.type == "Placeholder" or operation.type == "NoOp":
-            continue
-        if names and names[0] in state and operation.type in (*_ASSIGNS, "ReadVariableOp"):
-            if operation.type == "ReadVariableOp":
-                values[operation.outputs[0].name] = state[names[0]]
-                continue
-            state[names[0]] = _ASSIGNS[operation.type](state[names[0]], values[names[1]])
-            assigned[names[0]] = state[names[0]]
-            continue
-        copy = tf.compat.v1.get_default_graph().create_op(
-            operation.type,
-            [values[name] for name in names],
-            [tensor.dtype for tensor in operation.outputs],
-            attrs={key: value for key, value in operation.node_def.attr.items() if key != "_output_shapes"},
-        )
-        for mine, theirs in zip(operation.outputs, copy.outputs, strict=True):
-            values[mine.name] = theirs
-    return assigned

@@ -1,0 +1,103 @@
+"""Under several replicas on a host's CPU each updates a part of the variables, and hands the new values to the others.
+
+Each replica would repeat the whole update otherwise. On devices of one process that share the host's memory handing
+over is no copy: the variables of all replicas refer to the same numbers, until one of them is written. Who writes to
+such a variable in place gets a copy of its own first; that is TensorFlow's rule for variables.
+
+Until the step has ended a replica has the old values of what others update. So this is done in Keras's own step alone,
+where nothing reads the weights after the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.common.stateless_scope import StatelessScope
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from tensorflow.python.framework.func_graph import FuncGraph
+
+from tfdist._internals.fit.execution.runner import StepRunner
+
+
+def replica_runner(distribution: Any, model: Any, step_function: Callable[..., Any]) -> StepRunner:
+    """Returns what runs the steps of a model, with a divided update where that is right and saves time."""
+    is_keras = type(model).train_step is TensorFlowTrainer.train_step and step_function == model.train_step
+    # Between GPUs, or workers, handing over is a copy, which takes longer than the update.
+    shares_memory = distribution.num_processes == 1 and not distribution.feeds_devices
+    divides = is_keras and shares_memory and distribution.num_replicas_in_sync > 1
+    return (_DividedRunner if divides else StepRunner)(distribution, model, step_function)
+
+
+class _DividedRunner(StepRunner):
+    """Runs steps of which each replica makes a part of the update."""
+
+    def _one_step(self, batch: Any, wants_stop: tf.Tensor, function: Any = None) -> Any:
+        division = _Division(self._model, self._distribution)
+        self._distribution.division = division
+        try:
+            logs = super()._one_step(batch, wants_stop, function)
+        finally:
+            self._distribution.division = None
+        division.hand_over()
+        return logs
+
+
+class _Division:
+    """Who makes the update of which variable in one traced step.
+
+    Args:
+        model: Whose step it is.
+        strategy: Has the replicas.
+    """
+
+    def __init__(self, model: Any, strategy: Any) -> None:
+        self._model = model
+        self._weights = [0] * strategy.num_replicas_in_sync
+        # By identity: a variable, and the replica that updates it.
+        self._owners: dict[int, tuple[Any, int]] = {}
+
+    def divides(self, optimizer: Any) -> bool:
+        """Returns whether the update of an optimizer can be divided: only weights and slots of their own are in it."""
+        return (
+            optimizer is self._model.optimizer
+            and type(optimizer).__module__.startswith("keras.src.")
+            and not optimizer.use_ema
+            and not optimizer.gradient_accumulation_steps
+            and all(variable.constraint is None for variable in optimizer._trainable_variables)
+            and not _logs_read_variables(self._model)
+        )
+
+    def is_own(self, handles: Sequence[Any]) -> bool:
+        """Returns whether this replica makes the update that writes these variables.
+
+        The first replica that comes upon them gives them to the one that has the fewest weights so far.
+        """
+        variables = [handle._distributed_container() for handle in handles]
+        if id(variables[0]) not in self._owners:
+            owner = self._weights.index(min(self._weights))
+            self._weights[owner] += variables[0].shape.num_elements()
+            self._owners |= {id(variable): (variable, owner) for variable in variables}
+        variable, owner = self._owners[id(variables[0])]
+        return variable.values[owner].handle is handles[0]
+
+    def hand_over(self) -> None:
+        """Gives all replicas the values of the one that has updated a variable."""
+        for variable, owner in self._owners.values():
+            own = variable.values[owner]
+            with tf.device(own.device):
+                value = own.read_value()
+            for other in variable.values:
+                if other is not own:
+                    other.assign(value, read_value=False)
+
+
+def _logs_read_variables(model: Any) -> bool:
+    """Returns whether the logs are made of other variables than the states of metrics, such as weights."""
+    graph = FuncGraph("logs")
+    with graph.as_default():
+        states = [(state, tf.zeros(state.shape, state.dtype)) for state in model.metrics_variables]
+        with StatelessScope(state_mapping=states):
+            model.get_metrics_result()
+    return any(outer.dtype == tf.resource for outer, _ in graph.captures)
