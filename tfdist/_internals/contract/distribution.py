@@ -56,8 +56,16 @@ class Division(Protocol):
         """Returns whether it is about the update of this optimizer, which is about to begin."""
         ...
 
-    def is_own(self, handles: Sequence[Any]) -> bool:
-        """Returns whether this replica makes the update that writes the variables to which these handles lead."""
+    def take(self, variable: Any, handles: Sequence[Any]) -> list[tf.Operation] | None:
+        """Gives the update of a variable to one of the replicas.
+
+        Args:
+            variable: The copy of this replica.
+            handles: Of all that the update writes: the variable and its slots.
+
+        Returns:
+            None if another replica makes the update; otherwise what must have run before this one writes to the slots.
+        """
         ...
 
 

@@ -2,10 +2,11 @@
 
 Each replica would repeat the whole update otherwise. On devices of one process that share the host's memory handing
 over is no copy: the variables of all replicas refer to the same numbers, until one of them is written. Who writes to
-such a variable in place gets a copy of its own first; that is TensorFlow's rule for variables.
+such a variable gets memory of its own first; that is TensorFlow's rule for variables.
 
-Until the step has ended a replica has the old values of what others update. So this is done in Keras's own step alone,
-where nothing reads the weights after the update.
+For weights that is what the update does: it makes new ones, and the others keep the old ones until the step has ended.
+So this is done in Keras's own step alone, where nothing reads the weights after the update. Slots are read by the
+update alone. There the others let go of theirs, so that they are written in place.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ def replica_runner(distribution: Any, model: Any, step_function: Callable[..., A
 class _DividedRunner(StepRunner):
     """Runs steps of which each replica makes a part of the update."""
 
+    def __init__(self, distribution: Any, model: Any, step_function: Callable[..., Any]) -> None:
+        super().__init__(distribution, model, step_function)
+        self._divisions: list[_Division] = []
+
     def _one_step(self, batch: Any, wants_stop: tf.Tensor, function: Any = None) -> Any:
         division = _Division(self._model, self._distribution)
         self._distribution.division = division
@@ -41,7 +46,17 @@ class _DividedRunner(StepRunner):
         finally:
             self._distribution.division = None
         division.hand_over()
+        self._divisions.append(division)
         return logs
+
+    def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
+        try:
+            return super()._execute(iterator, wants_stop, count)
+        except tf.errors.OpError:
+            # A step that fails may have ended between an update and the handing over.
+            for division in self._divisions:
+                division.hand_over()
+            raise
 
 
 class _Division:
@@ -69,18 +84,19 @@ class _Division:
             and not _logs_read_variables(self._model)
         )
 
-    def is_own(self, handles: Sequence[Any]) -> bool:
-        """Returns whether this replica makes the update that writes these variables.
-
-        The first replica that comes upon them gives them to the one that has the fewest weights so far.
-        """
-        variables = [handle._distributed_container() for handle in handles]
-        if id(variables[0]) not in self._owners:
+    def take(self, variable: Any, handles: Sequence[Any]) -> list[tf.Operation] | None:
+        """Gives the update of a variable to a replica: that with the fewest weights, when the first one comes to it."""
+        copies = variable.handle._distributed_container()
+        if id(copies) not in self._owners:
             owner = self._weights.index(min(self._weights))
-            self._weights[owner] += variables[0].shape.num_elements()
-            self._owners |= {id(variable): (variable, owner) for variable in variables}
-        variable, owner = self._owners[id(variables[0])]
-        return variable.values[owner].handle is handles[0]
+            self._weights[owner] += variable.shape.num_elements()
+            written = [handle._distributed_container() for handle in handles]
+            self._owners |= {id(one): (one, owner) for one in written}
+        owner = self._owners[id(copies)][1]
+        if copies.values[owner] is not variable:
+            return None
+        slots = [handle._distributed_container() for handle in handles if handle is not variable.handle]
+        return [_let_go(copy) for slot in slots for copy in slot.values if copy is not slot.values[owner]]
 
     def hand_over(self) -> None:
         """Gives all replicas the values of the one that has updated a variable."""
@@ -90,7 +106,16 @@ class _Division:
                 value = own.read_value()
             for other in variable.values:
                 if other is not own:
-                    other.assign(value, read_value=False)
+                    with tf.device(other.device):
+                        tf.raw_ops.AssignVariableOp(resource=other.handle, value=value)
+
+
+def _let_go(variable: Any) -> tf.Operation:
+    """Lets a variable have no memory, until it is given a value of its shape again."""
+    with tf.device(variable.device):
+        # Tracing does not know its shape, and so lets it pass.
+        nothing = tf.compat.v1.placeholder_with_default(tf.zeros([], variable.dtype), None)
+        return tf.raw_ops.AssignVariableOp(resource=variable.handle, value=nothing)
 
 
 def _logs_read_variables(model: Any) -> bool:

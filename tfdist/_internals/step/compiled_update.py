@@ -15,7 +15,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from tfdist._internals.contract import Division, distribution_of
 from tfdist._internals.patch import Patch
-from tfdist._internals.step.update_programs import run_program
+from tfdist._internals.step.update_programs import is_compilable, run_update, traced, written
 from tfdist._internals.step.update_rows import has_summed_rows, update_rows_apart
 from tfdist.errors import ConfigError
 
@@ -199,20 +199,29 @@ def _by_program(
     scalars: Sequence[tf.Tensor],
     division: Division | None,
 ) -> bool:
-    """Updates a variable by a program of XLA; does nothing where none can or should be made."""
+    """Updates a variable by a program of XLA, here or where it is to be; does nothing where none can or should be made."""
     weights = variable.shape.num_elements() or 0
-    if isinstance(gradient, tf.IndexedSlices):
-        # Slices that are not summed are squared one by one, as plain Keras does.
-        if not has_summed_rows(gradient):
-            return False
-        if weights >= _LARGE_TABLE and update_rows_apart(
-            optimizer, update, variable, gradient, scalars, division
-        ):
-            return True
-        gradient = tf.convert_to_tensor(gradient)
-    if weights < _SMALLEST:
+    has_rows = isinstance(gradient, tf.IndexedSlices)
+    # Slices that are not summed are squared one by one, as plain Keras does.
+    if weights < _SMALLEST or (has_rows and not has_summed_rows(gradient)):
         return False
-    return run_program(optimizer, lambda *inputs: update(variable, *inputs), [gradient, *scalars], division)
+    before = []
+    if division is not None:
+        dense = tf.TensorSpec(variable.shape, gradient.dtype)
+        graph = traced(lambda *inputs: update(variable, *inputs), [dense, *scalars])
+        if not is_compilable(graph):
+            return False
+        taken = division.take(variable, written(graph))
+        if taken is None:
+            return True
+        before = taken
+    shared = division is not None
+    with tf.control_dependencies(before):
+        if has_rows and weights >= _LARGE_TABLE:
+            if update_rows_apart(optimizer, update, variable, gradient, scalars, shared):
+                return True
+        inputs = [tf.convert_to_tensor(gradient), *scalars]
+        return run_update(optimizer, lambda *given: update(variable, *given), variable, inputs, shared)
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

@@ -13,18 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tfdist._internals.contract import Division
-from tfdist._internals.step.update_programs import (
-    ELEMENTWISE,
-    assign_all,
-    dtype_of,
-    new_values,
-    replayed,
-    run_program,
-    traced,
-    value_of,
-    written,
-)
+from tfdist._internals.step.update_programs import ELEMENTWISE, replayed, run_update, traced
 
 
 def with_summed_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
@@ -46,7 +35,7 @@ def update_rows_apart(
     variable: Any,
     gradient: tf.IndexedSlices,
     scalars: Sequence[tf.Tensor],
-    division: Division | None = None,
+    shared: bool = False,
 ) -> bool:
     """Updates a table, given the gradient of a few of its rows; does nothing if the update is not by element.
 
@@ -56,44 +45,35 @@ def update_rows_apart(
         variable: A `tf.Variable` of shape (rows, …) on the device of this place.
         gradient: Slices with each row once.
         scalars: The learning rate, and what else the update is given.
-        division: Who makes the update; None if every replica does.
+        shared: Whether the table has its memory in common with others; see `run_update`.
 
     Returns:
-        Whether it was updated, here or on the replica whose part it is.
+        Whether it was updated.
     """
     dense = tf.TensorSpec(variable.shape, gradient.dtype)
-    specs = [dense, *(tf.TensorSpec(one.shape, one.dtype) for one in scalars)]
-    graph = traced(lambda *inputs: update(variable, *inputs), specs)
+    graph = traced(lambda *inputs: update(variable, *inputs), [dense, *scalars])
     if not _is_by_element(graph, variable.shape):
         return False
-    handles = written(graph)
-    if division is not None and not division.is_own(handles):
-        return True
 
-    def rows_of(handle: Any) -> tf.Tensor:
-        if handle.dtype != tf.resource or _shape_of(handle) != variable.shape:
-            return handle
-        if division is not None:
-            return tf.gather(value_of(handle), gradient.indices)
-        # Nothing holds the table itself, so that it can be written in place.
-        return tf.raw_ops.ResourceGather(resource=handle, indices=gradient.indices, dtype=dtype_of(handle))
+    def rows_of(outer: Any) -> Any:
+        if _shape_of(outer) != variable.shape:
+            return outer
+        table = tf.raw_ops.ReadVariableOp(resource=outer, dtype=_dtype_of(outer))
+        return tf.gather(table, gradient.indices)
+
+    captured = [rows_of(outer) for outer, _ in graph.captures]
+    found = replayed(graph, [gradient.values, *scalars], captured)
 
     def as_if_zero(*inputs: tf.Tensor) -> None:
         update(variable, tf.zeros(variable.shape, gradient.dtype), *inputs)
 
-    found = replayed(graph, [gradient.values, *scalars], [rows_of(outer) for outer, _ in graph.captures])
-    if division is not None:
-        whole = new_values(optimizer, traced(as_if_zero, specs[1:]), scalars)
-        places = tf.expand_dims(gradient.indices, 1)
-        both = zip(whole, found, strict=True)
-        assign_all(handles, [tf.tensor_scatter_nd_update(value, places, rows) for value, rows in both])
-        return True
-    with tf.control_dependencies(found):
-        if not run_program(optimizer, as_if_zero, scalars):
+    with tf.control_dependencies(list(found.values())):
+        if not run_update(optimizer, as_if_zero, variable, scalars, shared):
             return False
-        for handle, rows in zip(handles, found, strict=True):
+        for table, rows in found.items():
+            handle = table.deref()
             tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=gradient.indices, updates=rows)
-            # Otherwise every read of the table would copy it from now on.
+            # After a scatter every read of the table would be a copy of it.
             tf.raw_ops.DisableCopyOnRead(resource=handle)
     return True
 
@@ -104,6 +84,10 @@ def _shape_of(tensor: Any) -> tf.TensorShape:
         return tensor.shape
     data = tensor._handle_data
     return tf.TensorShape(data.shape_and_type[0].shape)
+
+
+def _dtype_of(handle: Any) -> Any:
+    return tf.as_dtype(handle._handle_data.shape_and_type[0].dtype)
 
 
 def _is_by_element(graph: FuncGraph, shape: tf.TensorShape) -> bool:
