@@ -36,17 +36,16 @@ class _DividedRunner(StepRunner):
 
     def __init__(self, distribution: Any, model: Any, step_function: Callable[..., Any]) -> None:
         super().__init__(distribution, model, step_function)
-        self._divisions: list[_Division] = []
+        self._division = Division(model, distribution)
 
     def _one_step(self, batch: Any, wants_stop: tf.Tensor, function: Any = None) -> Any:
-        division = _Division(self._model, self._distribution)
-        self._distribution.division = division
+        distribution: Any = self._distribution
+        distribution.division = self._division
         try:
             logs = super()._one_step(batch, wants_stop, function)
         finally:
-            self._distribution.division = None
-        division.hand_over()
-        self._divisions.append(division)
+            distribution.division = None
+        self._division.hand_over()
         return logs
 
     def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
@@ -54,16 +53,15 @@ class _DividedRunner(StepRunner):
             return super()._execute(iterator, wants_stop, count)
         except tf.errors.OpError:
             # A step that fails may have ended between an update and the handing over.
-            for division in self._divisions:
-                division.hand_over()
+            self._division.hand_over()
             raise
 
 
-class _Division:
-    """Who makes the update of which variable in one traced step.
+class Division:
+    """Who makes the update of which variable in the steps of a model.
 
     Args:
-        model: Whose step it is.
+        model: Whose steps they are.
         strategy: Has the replicas.
     """
 

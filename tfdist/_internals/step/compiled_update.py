@@ -199,29 +199,36 @@ def _by_program(
     scalars: Sequence[tf.Tensor],
     division: Division | None,
 ) -> bool:
-    """Updates a variable by a program of XLA, here or where it is to be; does nothing where none can or should be made."""
+    """Updates a variable by a program of XLA; does nothing where none can or should be made.
+
+    Where the update is divided, this replica or another one updates it.
+    """
     weights = variable.shape.num_elements() or 0
     has_rows = isinstance(gradient, tf.IndexedSlices)
     # Slices that are not summed are squared one by one, as plain Keras does.
     if weights < _SMALLEST or (has_rows and not has_summed_rows(gradient)):
         return False
-    before = []
+
+    def body(*inputs: tf.Tensor) -> None:
+        update(variable, *inputs)
+
+    before: list[tf.Operation] | None = []
     if division is not None:
-        dense = tf.TensorSpec(variable.shape, gradient.dtype)
-        graph = traced(lambda *inputs: update(variable, *inputs), [dense, *scalars])
+        graph = traced(body, [tf.TensorSpec(variable.shape, gradient.dtype), *scalars])
         if not is_compilable(graph):
             return False
-        taken = division.take(variable, written(graph))
-        if taken is None:
-            return True
-        before = taken
-    shared = division is not None
+        before = division.take(variable, written(graph))
+    if before is None:
+        return True
     with tf.control_dependencies(before):
-        if has_rows and weights >= _LARGE_TABLE:
-            if update_rows_apart(optimizer, update, variable, gradient, scalars, shared):
-                return True
-        inputs = [tf.convert_to_tensor(gradient), *scalars]
-        return run_update(optimizer, lambda *given: update(variable, *given), variable, inputs, shared)
+        shared = division is not None
+        if (
+            has_rows
+            and weights >= _LARGE_TABLE
+            and update_rows_apart(optimizer, update, variable, gradient, scalars, shared)
+        ):
+            return True
+        return run_update(optimizer, body, variable, [tf.convert_to_tensor(gradient), *scalars], shared)
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

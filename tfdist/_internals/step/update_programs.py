@@ -42,7 +42,11 @@ _programs: weakref.WeakKeyDictionary[Any, dict[bytes, Any]] = weakref.WeakKeyDic
 
 
 def run_update(
-    optimizer: Any, body: Callable[..., None], variable: Any, inputs: Sequence[tf.Tensor], shared: bool = False
+    optimizer: Any,
+    body: Callable[..., None],
+    variable: Any,
+    inputs: Sequence[tf.Tensor],
+    shared: bool = False,
 ) -> bool:
     """Runs what updates a variable as a program of the optimizer; does nothing if XLA cannot compile it.
 
@@ -61,20 +65,21 @@ def run_update(
     if not is_compilable(graph):
         return False
     if not shared:
-        _run(optimizer, body, inputs)
+        _run(optimizer, body, inputs, graph)
         return True
 
     def compute(value: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
         captured = [value if outer is variable.handle else outer for outer, _ in graph.captures]
         return replayed(graph, others, captured)[variable.handle.ref()]
 
-    variable.assign(_run(optimizer, compute, [variable.read_value(), *inputs]))
+    given = [variable.read_value(), *inputs]
+    variable.assign(_run(optimizer, compute, given, traced(compute, given)))
     return True
 
 
-def _run(optimizer: Any, body: Callable[..., Any], inputs: Sequence[tf.Tensor]) -> Any:
+def _run(optimizer: Any, body: Callable[..., Any], inputs: Sequence[tf.Tensor], graph: FuncGraph) -> Any:
+    """Runs a function as a program, given its graph."""
     programs = _programs.setdefault(optimizer, {})
-    graph = traced(body, inputs)
     key = graph.as_graph_def().SerializeToString(deterministic=True)
     if key not in programs:
         compiled = tf.function(body, jit_compile=True, autograph=False)
@@ -89,8 +94,7 @@ def num_programs(optimizer: Any) -> int:
 
 
 def traced(body: Callable[..., Any], inputs: Sequence[Any]) -> FuncGraph:
-    """Returns the graph of a function of tensors like `inputs`, whose captures are in the order in which it comes upon
-    them."""
+    """Returns the graph of a function of tensors like `inputs`; its captures are in the order in which they are met."""
     graph = FuncGraph("update")
     with graph.as_default():
         given = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in _specs(inputs)]
