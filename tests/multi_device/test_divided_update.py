@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import optimizers
 
 import tfdist
-from tfdist._internals.replica.divided import Division
+from tfdist._internals.fit.execution.divided import Division
 from tfdist._internals.step import compiled_update
 from tfdist._internals.step.repeated_rows import set_repeated_rows
 from tfdist.numerics import RELATIVE_TOLERANCE, relative_difference

@@ -7,13 +7,13 @@ strategy has neither, and stays stock.
 from tfdist._internals.contract.distribution import (
     Batches,
     Distribution,
-    Division,
     Sample,
     describe,
     distribution_of,
     is_foreign,
     row_shards_of,
 )
+from tfdist._internals.contract.division import Division
 from tfdist._internals.contract.step import (
     Step,
     current_step,

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfdist import process
 from tfdist._internals import keras_state
+from tfdist._internals.contract.division import Division
 from tfdist._internals.contract.step import Step, step_scope
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.errors import UnsupportedError
@@ -47,26 +48,6 @@ class Sample(NamedTuple):
     sizes: tuple[int, ...]
     num_rows: int
     padded_size: int = 0
-
-
-class Division(Protocol):
-    """Who makes the update of which variable, in a step of which each replica makes a part of the update."""
-
-    def divides(self, optimizer: Any) -> bool:
-        """Returns whether it is about the update of this optimizer, which is about to begin."""
-        ...
-
-    def take(self, variable: Any, handles: Sequence[Any]) -> list[tf.Operation] | None:
-        """Gives the update of a variable to one of the replicas.
-
-        Args:
-            variable: The copy of this replica.
-            handles: Of all that the update writes: the variable and its slots.
-
-        Returns:
-            None if another replica makes the update; otherwise what must have run before this one writes to the slots.
-        """
-        ...
 
 
 class Distribution(ABC):

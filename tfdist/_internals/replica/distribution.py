@@ -18,12 +18,12 @@ from tfdist._internals.communication.states import read_kept, write_kept
 from tfdist._internals.communication.sums import Communication
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.contract.sums import sum_error_of
+from tfdist._internals.fit.execution.divided import step_runner
 from tfdist._internals.fit.execution.runner import constant
 from tfdist._internals.fit.shared_state import shared_outputs
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.batches import ReplicaBatches, pieces_of, place_one_batch
 from tfdist._internals.replica.cut import LocalPieces, OwnShare, ReplicaBatch, first_row
-from tfdist._internals.replica.divided import replica_runner
 from tfdist._internals.replica.exchange import all_reduce
 from tfdist._internals.replica.gather import gather_rows_of
 from tfdist._internals.replica.rows import RowPosition
@@ -176,7 +176,7 @@ class ReplicaDistribution(Distribution):
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
         if self.communication is not None:
             self.communication.prepare(self, model.trainable_variables)
-        return replica_runner(self, model, step_function)
+        return step_runner(self, model, step_function)
 
     def communicate(self, options: CommunicationOptions) -> None:
         """Sets how gradients travel."""

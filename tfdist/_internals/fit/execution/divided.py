@@ -1,4 +1,4 @@
-"""Under several replicas on a host's CPU each updates a part of the variables, and hands the new values to the others.
+"""The update is divided among the replicas of a host's CPU: each hands the new values of its part to the others.
 
 Each replica would repeat the whole update otherwise. On devices of one process that share the host's memory handing
 over is no copy: the variables of all replicas refer to the same numbers, until one of them is written. Who writes to
@@ -22,10 +22,10 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tfdist._internals.fit.execution.runner import StepRunner
 
 
-def replica_runner(distribution: Any, model: Any, step_function: Callable[..., Any]) -> StepRunner:
+def step_runner(distribution: Any, model: Any, step_function: Callable[..., Any]) -> StepRunner:
     """Returns what runs the steps of a model, with a divided update where that is right and saves time."""
-    is_keras = type(model).train_step is TensorFlowTrainer.train_step and step_function == model.train_step
-    # Between GPUs, or workers, handing over is a copy, which takes longer than the update.
+    is_keras = getattr(step_function, "__func__", None) is TensorFlowTrainer.train_step
+    # Where each has a memory of its own, handing over would copy all that the update writes.
     shares_memory = distribution.num_processes == 1 and not distribution.feeds_devices
     divides = is_keras and shares_memory and distribution.num_replicas_in_sync > 1
     return (_DividedRunner if divides else StepRunner)(distribution, model, step_function)
@@ -97,7 +97,7 @@ class Division:
         return [_let_go(copy) for slot in slots for copy in slot.values if copy is not slot.values[owner]]
 
     def hand_over(self) -> None:
-        """Gives all replicas the values of the one that has updated a variable."""
+        """Gives all replicas what the one that has updated a variable has of it, in the order of the step's operations."""
         for variable, owner in self._owners.values():
             own = variable.values[owner]
             with tf.device(own.device):
