@@ -97,7 +97,7 @@ class Division:
         return [_let_go(copy) for slot in slots for copy in slot.values if copy is not slot.values[owner]]
 
     def hand_over(self) -> None:
-        """Gives all replicas what the one that has updated a variable has of it, in the order of the step's operations."""
+        """Gives all replicas what the one that has updated a variable has of it."""
         for variable, owner in self._owners.values():
             own = variable.values[owner]
             with tf.device(own.device):
