@@ -13,6 +13,7 @@ from tfdist._internals.contract.distribution import (
     is_foreign,
     row_shards_of,
 )
+from tfdist._internals.contract.division import Division
 from tfdist._internals.contract.step import (
     Step,
     current_step,
@@ -30,6 +31,7 @@ __all__ = [
     "METER_NAME",
     "Batches",
     "Distribution",
+    "Division",
     "Sample",
     "Step",
     "current_step",

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfdist import process
 from tfdist._internals import keras_state
+from tfdist._internals.contract.division import Division
 from tfdist._internals.contract.step import Step, step_scope
 from tfdist._internals.processes.coordination import all_gather_json
 from tfdist.errors import UnsupportedError
@@ -60,9 +61,11 @@ class Distribution(ABC):
         random_by_row: Whether each row gets the random numbers that it gets on one device.
         self_check: Whether the first step of a training function is checked: `"on"`, `"warn"` or `"off"`;
             `create_strategy` sets it.
+        division: Who makes the update of which variable in the step that is traced; None if every replica makes all.
     """
 
     name = ""
+    division: Division | None = None
     self_check = "off"
     random_by_row = False
     saves_together = False

@@ -18,7 +18,8 @@ from tfdist._internals.communication.states import read_kept, write_kept
 from tfdist._internals.communication.sums import Communication
 from tfdist._internals.contract import Batches, Distribution, Sample, Step
 from tfdist._internals.contract.sums import sum_error_of
-from tfdist._internals.fit.execution.runner import StepRunner, constant
+from tfdist._internals.fit.execution.divided import step_runner
+from tfdist._internals.fit.execution.runner import constant
 from tfdist._internals.fit.shared_state import shared_outputs
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.replica.batches import ReplicaBatches, pieces_of, place_one_batch
@@ -179,7 +180,7 @@ class ReplicaDistribution(Distribution):
     def runner(self, model: Any, step_function: Callable[..., Any]) -> Callable[[Any], Any]:
         if self.communication is not None:
             self.communication.prepare(self, model.trainable_variables)
-        return StepRunner(self, model, step_function)
+        return step_runner(self, model, step_function)
 
     def communicate(self, options: CommunicationOptions) -> None:
         """Sets how gradients travel."""

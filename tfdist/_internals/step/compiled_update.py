@@ -13,8 +13,9 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
+from tfdist._internals.contract import Division, distribution_of
 from tfdist._internals.patch import Patch
-from tfdist._internals.step.update_programs import run_program
+from tfdist._internals.step.update_programs import is_compilable, run_update, traced, written
 from tfdist._internals.step.update_rows import has_summed_rows, update_rows_apart
 from tfdist.errors import ConfigError
 
@@ -152,6 +153,7 @@ def _updated(stock: Any) -> Any:
         if _update.optimizer is not self:
             return stock(self, distribution, grads_and_vars, learning_rate)
         decayed = {self._var_key(variable) for variable in _update.decayed}
+        division = _division_of(self, distribution)
         scalars = [tf.convert_to_tensor(learning_rate)]
         if _update.factor is not None:
             scalars.append(_update.factor)
@@ -165,14 +167,26 @@ def _updated(stock: Any) -> Any:
             self.update_step(gradient, variable, rate)
 
         def update_here(variable: Any, gradient: Any) -> None:
-            if not _by_program(self, update, variable, gradient, scalars):
+            if not _by_program(self, update, variable, gradient, scalars, division):
                 update(variable, gradient, *scalars)
 
-        for gradient, variable in grads_and_vars:
+        # Replicas have equal parts where the largest variables are given away first.
+        pairs = grads_and_vars if division is None else sorted(grads_and_vars, key=_size_of, reverse=True)
+        for gradient, variable in pairs:
             distribution.extended.update(variable, update_here, args=(gradient,), group=False)
         return None
 
     return _distributed_tf_update_step
+
+
+def _division_of(optimizer: Any, strategy: Any) -> Division | None:
+    distribution = distribution_of(strategy)
+    division = None if distribution is None else distribution.division
+    return division if division is not None and division.divides(optimizer) else None
+
+
+def _size_of(pair: Any) -> int:
+    return pair[1].shape.num_elements() or 0
 
 
 def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
@@ -183,20 +197,43 @@ def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
 
 
 def _by_program(
-    optimizer: Any, update: Any, variable: Any, gradient: Any, scalars: Sequence[tf.Tensor]
+    optimizer: Any,
+    update: Any,
+    variable: Any,
+    gradient: Any,
+    scalars: Sequence[tf.Tensor],
+    division: Division | None,
 ) -> bool:
-    """Updates a variable by a program of XLA; does nothing where none can or should be made."""
+    """Updates a variable by a program of XLA; does nothing where none can or should be made.
+
+    Where the update is divided, this replica or another one updates it.
+    """
     weights = variable.shape.num_elements() or 0
-    if isinstance(gradient, tf.IndexedSlices):
-        # Slices that are not summed are squared one by one, as plain Keras does.
-        if not has_summed_rows(gradient):
-            return False
-        if weights >= _LARGE_TABLE and update_rows_apart(optimizer, update, variable, gradient, scalars):
-            return True
-        gradient = tf.convert_to_tensor(gradient)
-    if weights < _SMALLEST:
+    has_rows = isinstance(gradient, tf.IndexedSlices)
+    # Slices that are not summed are squared one by one, as plain Keras does.
+    if weights < _SMALLEST or (has_rows and not has_summed_rows(gradient)):
         return False
-    return run_program(optimizer, lambda *inputs: update(variable, *inputs), [gradient, *scalars])
+
+    def body(*inputs: tf.Tensor) -> None:
+        update(variable, *inputs)
+
+    before: list[tf.Operation] | None = []
+    if division is not None:
+        graph = traced(body, [tf.TensorSpec(variable.shape, gradient.dtype), *scalars])
+        if not is_compilable(graph):
+            return False
+        before = division.take(variable, written(graph))
+    if before is None:
+        return True
+    with tf.control_dependencies(before):
+        shared = division is not None
+        if (
+            has_rows
+            and weights >= _LARGE_TABLE
+            and update_rows_apart(optimizer, update, variable, gradient, scalars, shared)
+        ):
+            return True
+        return run_update(optimizer, body, variable, [tf.convert_to_tensor(gradient), *scalars], shared)
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

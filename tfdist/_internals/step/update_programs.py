@@ -26,6 +26,11 @@ _OTHERS = """
     BatchMatMulV2 BroadcastTo ConcatV2 Cumsum ExpandDims Fill L2Loss MatMul Max Mean Min Pack Prod Range Reshape Shape
     Size Slice Squeeze StridedSlice Sum Tile Transpose Unpack VariableShape Where
 """
+_ASSIGNS = {
+    "AssignVariableOp": lambda old, value: value,
+    "AssignAddVariableOp": lambda old, value: old + value,
+    "AssignSubVariableOp": lambda old, value: old - value,
+}
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 
 # What XLA compiles, and the updates of Keras's optimizers are made of. With anything else in it, such as a function in
@@ -36,30 +41,51 @@ _COMPILED = ELEMENTWISE | frozenset(_OTHERS.split())
 _programs: weakref.WeakKeyDictionary[Any, dict[bytes, Any]] = weakref.WeakKeyDictionary()
 
 
-def run_program(optimizer: Any, body: Callable[..., None], inputs: Sequence[tf.Tensor]) -> bool:
+def run_update(
+    optimizer: Any,
+    body: Callable[..., None],
+    variable: Any,
+    inputs: Sequence[tf.Tensor],
+    shared: bool = False,
+) -> bool:
     """Runs what updates a variable as a program of the optimizer; does nothing if XLA cannot compile it.
 
     Args:
         optimizer: Holds the programs.
-        body: Updates a variable, given tensors like `inputs`. It may be traced and not run.
+        body: Updates the variable, given tensors like `inputs`. It may be traced and not run.
+        variable: A `tf.Variable` on the device of this place.
         inputs: What changes from step to step and is not read from a variable.
+        shared: Whether the variable has its memory in common with others. A program that writes it in place would have
+            to copy it first; so the program returns the new value, in memory of its own.
 
     Returns:
         Whether it ran.
     """
-    specs = [tf.TensorSpec(one.shape, one.dtype) for one in inputs]
-    graph = traced(body, specs)
-    definition = graph.as_graph_def()
-    if any(node.op not in _COMPILED for node in definition.node):
+    graph = traced(body, inputs)
+    if not is_compilable(graph):
         return False
+    if not shared:
+        _run(optimizer, body, inputs, graph)
+        return True
+
+    def compute(value: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+        captured = [value if outer is variable.handle else outer for outer, _ in graph.captures]
+        return replayed(graph, others, captured)[variable.handle.ref()]
+
+    given = [variable.read_value(), *inputs]
+    variable.assign(_run(optimizer, compute, given, traced(compute, given)))
+    return True
+
+
+def _run(optimizer: Any, body: Callable[..., Any], inputs: Sequence[tf.Tensor], graph: FuncGraph) -> Any:
+    """Runs a function as a program, given its graph."""
     programs = _programs.setdefault(optimizer, {})
-    key = definition.SerializeToString(deterministic=True)
+    key = graph.as_graph_def().SerializeToString(deterministic=True)
     if key not in programs:
         compiled = tf.function(body, jit_compile=True, autograph=False)
-        programs[key] = compiled.get_concrete_function(*specs)
+        programs[key] = compiled.get_concrete_function(*_specs(inputs))
     # The program was traced for the first variable that is updated so. It is given what it would capture here.
-    programs[key]._call_flat(list(inputs), [outer for outer, _ in graph.captures])
-    return True
+    return programs[key]._call_flat(list(inputs), [outer for outer, _ in graph.captures])
 
 
 def num_programs(optimizer: Any) -> int:
@@ -67,11 +93,68 @@ def num_programs(optimizer: Any) -> int:
     return len(_programs.get(optimizer, ()))
 
 
-def traced(body: Callable[..., None], specs: Sequence[tf.TensorSpec]) -> FuncGraph:
-    """Returns the graph of a function, whose captures are in the order in which it comes upon them."""
+def traced(body: Callable[..., Any], inputs: Sequence[Any]) -> FuncGraph:
+    """Returns the graph of a function of tensors like `inputs`; its captures are in the order in which they are met."""
     graph = FuncGraph("update")
     with graph.as_default():
-        inputs = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
-        graph.inputs.extend(inputs)
-        body(*inputs)
+        given = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in _specs(inputs)]
+        graph.inputs.extend(given)
+        body(*given)
     return graph
+
+
+def _specs(inputs: Sequence[Any]) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec(one.shape, one.dtype) for one in inputs]
+
+
+def is_compilable(graph: FuncGraph) -> bool:
+    """Returns whether XLA can compile an update."""
+    return all(operation.type in _COMPILED for operation in graph.get_operations())
+
+
+def written(graph: FuncGraph) -> list[Any]:
+    """Returns the handles of the variables that an update assigns."""
+    names = {one.inputs[0].name for one in graph.get_operations() if one.type in _ASSIGNS}
+    return [outer for outer, inner in graph.captures if inner.name in names]
+
+
+def replayed(graph: FuncGraph, inputs: Sequence[tf.Tensor], captured: Sequence[Any]) -> dict[Any, tf.Tensor]:
+    """Runs the operations of an update, in their order, on values of variables.
+
+    Args:
+        graph: Of the update.
+        inputs: In place of the graph's own.
+        captured: In place of what the graph captures: itself, or for the handle of a variable its value, or a few rows.
+
+    Returns:
+        For the handle of each variable that was given as a value, and is assigned: what is assigned.
+    """
+    values = {inner.name: given for inner, given in zip(graph.inputs, inputs, strict=False)}
+    values |= {inner.name: given for (_, inner), given in zip(graph.captures, captured, strict=True)}
+    handles = {
+        inner.name: outer
+        for outer, inner in graph.captures
+        if outer.dtype == tf.resource and values[inner.name].dtype != tf.resource
+    }
+    assigned = {}
+    for operation in graph.get_operations():
+        names = [tensor.name for tensor in operation.inputs]
+        if operation.type == "Placeholder" or operation.type == "NoOp":
+            continue
+        if names and names[0] in handles:
+            if operation.type in _ASSIGNS:
+                values[names[0]] = _ASSIGNS[operation.type](values[names[0]], values[names[1]])
+                assigned[names[0]] = values[names[0]]
+                continue
+            if operation.type == "ReadVariableOp":
+                values[operation.outputs[0].name] = values[names[0]]
+                continue
+        copy = tf.compat.v1.get_default_graph().create_op(
+            operation.type,
+            [values[name] for name in names],
+            [tensor.dtype for tensor in operation.outputs],
+            attrs={key: value for key, value in operation.node_def.attr.items() if key != "_output_shapes"},
+        )
+        for mine, theirs in zip(operation.outputs, copy.outputs, strict=True):
+            values[mine.name] = theirs
+    return {handles[name].ref(): value for name, value in assigned.items()}

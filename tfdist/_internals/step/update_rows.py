@@ -13,13 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tfdist._internals.step.update_programs import ELEMENTWISE, run_program, traced
-
-_ASSIGNS = {
-    "AssignVariableOp": lambda old, value: value,
-    "AssignAddVariableOp": lambda old, value: old + value,
-    "AssignSubVariableOp": lambda old, value: old - value,
-}
+from tfdist._internals.step.update_programs import ELEMENTWISE, replayed, run_update, traced
 
 
 def with_summed_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
@@ -41,6 +35,7 @@ def update_rows_apart(
     variable: Any,
     gradient: tf.IndexedSlices,
     scalars: Sequence[tf.Tensor],
+    shared: bool = False,
 ) -> bool:
     """Updates a table, given the gradient of a few of its rows; does nothing if the update is not by element.
 
@@ -50,30 +45,36 @@ def update_rows_apart(
         variable: A `tf.Variable` of shape (rows, …) on the device of this place.
         gradient: Slices with each row once.
         scalars: The learning rate, and what else the update is given.
+        shared: Whether the table has its memory in common with others; see `run_update`.
 
     Returns:
         Whether it was updated.
     """
     dense = tf.TensorSpec(variable.shape, gradient.dtype)
-    specs = [dense, *(tf.TensorSpec(one.shape, one.dtype) for one in scalars)]
-    graph = traced(lambda *inputs: update(variable, *inputs), specs)
+    graph = traced(lambda *inputs: update(variable, *inputs), [dense, *scalars])
     if not _is_by_element(graph, variable.shape):
         return False
-    tables = {inner.name: outer for outer, inner in graph.captures if _shape_of(outer) == variable.shape}
-    rows = {
-        name: tf.raw_ops.ResourceGather(resource=handle, indices=gradient.indices, dtype=_dtype_of(handle))
-        for name, handle in tables.items()
-    }
-    found = _run(graph, [gradient.values, *scalars], rows)
+
+    def rows_of(outer: Any) -> Any:
+        if _shape_of(outer) != variable.shape:
+            return outer
+        table = tf.raw_ops.ReadVariableOp(resource=outer, dtype=_dtype_of(outer))
+        return tf.gather(table, gradient.indices)
+
+    captured = [rows_of(outer) for outer, _ in graph.captures]
+    found = replayed(graph, [gradient.values, *scalars], captured)
 
     def as_if_zero(*inputs: tf.Tensor) -> None:
         update(variable, tf.zeros(variable.shape, gradient.dtype), *inputs)
 
     with tf.control_dependencies(list(found.values())):
-        if not run_program(optimizer, as_if_zero, scalars):
+        if not run_update(optimizer, as_if_zero, variable, scalars, shared):
             return False
-        for name, values in found.items():
-            tf.raw_ops.ResourceScatterUpdate(resource=tables[name], indices=gradient.indices, updates=values)
+        for table, rows in found.items():
+            handle = table.deref()
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=gradient.indices, updates=rows)
+            # After a scatter every read of the table would be a copy of it.
+            tf.raw_ops.DisableCopyOnRead(resource=handle)
     return True
 
 
@@ -97,36 +98,3 @@ def _is_by_element(graph: FuncGraph, shape: tf.TensorShape) -> bool:
     return all(one.type in ELEMENTWISE for one in operations) and all(
         found.rank == 0 or found == shape for found in (*outer, *inner)
     )
-
-
-def _run(graph: FuncGraph, inputs: list[tf.Tensor], rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Runs the operations of a graph, in their order, on rows of the variables; returns the rows that it assigns.
-
-    Args:
-        graph: Of an update by element.
-        inputs: In place of the graph's own.
-        rows: For the name of each handle of a table, its rows as they were.
-    """
-    state, assigned = dict(rows), dict[str, tf.Tensor]()
-    values: dict[str, Any] = {inner.name: outer for outer, inner in graph.captures}
-    values |= {inner.name: given for inner, given in zip(graph.inputs, inputs, strict=False)}
-    for operation in graph.get_operations():
-        names = [tensor.name for tensor in operation.inputs]
-        if operation.type == "Placeholder" or operation.type == "NoOp":
-            continue
-        if names and names[0] in state and operation.type in (*_ASSIGNS, "ReadVariableOp"):
-            if operation.type == "ReadVariableOp":
-                values[operation.outputs[0].name] = state[names[0]]
-                continue
-            state[names[0]] = _ASSIGNS[operation.type](state[names[0]], values[names[1]])
-            assigned[names[0]] = state[names[0]]
-            continue
-        copy = tf.compat.v1.get_default_graph().create_op(
-            operation.type,
-            [values[name] for name in names],
-            [tensor.dtype for tensor in operation.outputs],
-            attrs={key: value for key, value in operation.node_def.attr.items() if key != "_output_shapes"},
-        )
-        for mine, theirs in zip(operation.outputs, copy.outputs, strict=True):
-            values[mine.name] = theirs
-    return assigned
