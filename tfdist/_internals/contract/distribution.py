@@ -50,6 +50,10 @@ class Sample(NamedTuple):
     padded_size: int = 0
 
 
+class SizesVaryError(Exception):
+    """A step cannot run several times in one call: what its parts sum has another size each time."""
+
+
 class Distribution(ABC):
     """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
 
@@ -61,10 +65,12 @@ class Distribution(ABC):
         random_by_row: Whether each row gets the random numbers that it gets on one device.
         self_check: Whether the first step of a training function is checked: `"on"`, `"warn"` or `"off"`;
             `create_strategy` sets it.
+        in_loop: Whether a step is traced now that runs several times in one call.
         division: Who makes the update of which variable in the step that is traced; None if every replica makes all.
     """
 
     name = ""
+    in_loop = False
     division: Division | None = None
     self_check = "off"
     random_by_row = False

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist._internals.contract import SizesVaryError, distribution_of
+
 # A sum of more bytes than these travels in several buckets, each a collective that begins as soon as its tensors are
 # there. 40 MB, two workers on one host, a core each: 52 ms in buckets of 4 or 8 MiB, 57 of 16, 60 of 1, 62 to 80 in
 # one; within one process the sizes make no difference. Nearly all models of less than this have one collective.
@@ -22,8 +24,15 @@ def all_reduce(values: Sequence[Any]) -> list[Any]:
     last: the buckets would otherwise wait for them.
 
     Must be called in a replica's context.
+
+    Raises:
+        SizesVaryError: In a loop over steps, something has no fixed size. TensorFlow takes a collective of a loop to
+            have the size that it had at first, and would fail in the middle of the training.
     """
     context = tf.distribute.get_replica_context()
+    distribution = distribution_of(context.strategy)
+    if distribution is not None and distribution.in_loop and not all(map(_has_fixed_size, values)):
+        raise SizesVaryError
     options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BUCKET_BYTES)
     summed: list[Any] = [None] * len(values)
     for indices in _groups(values):
@@ -61,6 +70,10 @@ def _groups(values: Sequence[Any]) -> list[list[int]]:
         if is_apart:
             late.append([index for index in indices if index not in known])
     return [*groups, *late, *slices]
+
+
+def _has_fixed_size(value: Any) -> bool:
+    return (value.values if isinstance(value, tf.IndexedSlices) else value).shape.is_fully_defined()
 
 
 def _is_scalar(value: Any) -> bool:

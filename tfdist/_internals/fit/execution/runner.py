@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import tree
 
 from tfdist._internals.check import Program, Trial, check_first_step, needs_first_step
-from tfdist._internals.contract import Distribution
+from tfdist._internals.contract import Distribution, SizesVaryError
 from tfdist._internals.fit.execution.iterators import (
     batches_left,
     has_fixed_rows,
@@ -58,6 +58,7 @@ class StepRunner:
         self._probe = run.probe if step_function == model.train_step else None
         self._unchecked = step_function == model.train_step and needs_first_step(distribution, model)
         self._first: Any = None
+        self._loops = True
         self._step = self._compiled(self._one_step)
         self._next_step = self._compiled(self._step_on_next)
         self._several_steps = self._compiled(self._steps_in_loop)
@@ -113,15 +114,20 @@ class StepRunner:
 
     def _steps_in_loop(self, iterator: Any, wants_stop: tf.Tensor, count: tf.Tensor) -> Any:
         logs = PackedLogs(tf.float64 if self._model.compute_dtype == "float64" else tf.float32)
-        _, vector = tf.while_loop(
-            lambda index, _: index < count,
-            lambda index, _: (
-                index + 1,
-                logs.pack(self._one_step(self._next_batch(iterator), wants_stop)),
-            ),
-            (0, tf.zeros([0], logs.dtype)),
-            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
-        )
+
+        def step(index: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return index + 1, logs.pack(self._one_step(self._next_batch(iterator), wants_stop))
+
+        self._distribution.in_loop = True
+        try:
+            _, vector = tf.while_loop(
+                lambda index, _: index < count,
+                step,
+                (0, tf.zeros([0], logs.dtype)),
+                shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            )
+        finally:
+            self._distribution.in_loop = False
         return logs.unpack(vector)
 
     # Which of them runs.
@@ -191,11 +197,14 @@ class StepRunner:
             return []
         if not takes_batches_itself(single):
             function = self._step.get_concrete_function(next(single), self.flag(0.0))
-        elif self._model.steps_per_execution > 1 and batches_left(single) is not None:
-            function = self._several_steps.get_concrete_function(single, self.flag(0.0), tf.constant(1))
-        else:
-            function = self._next_step.get_concrete_function(single, self.flag(0.0))
-        return list(function.graph.variables)
+            return list(function.graph.variables)
+        if self._model.steps_per_execution > 1 and batches_left(single) is not None and self._loops:
+            try:
+                function = self._several_steps.get_concrete_function(single, self.flag(0.0), tf.constant(1))
+                return list(function.graph.variables)
+            except SizesVaryError:
+                self._loops = False
+        return list(self._next_step.get_concrete_function(single, self.flag(0.0)).graph.variables)
 
     def _execute(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
         if not takes_batches_itself(iterator):
@@ -209,7 +218,12 @@ class StepRunner:
             raise StopIteration
         count = min(count, remaining)
         note_taken(iterator, count)
-        return self._several_steps(iterator, wants_stop, tf.constant(count))
+        if self._loops:
+            try:
+                return self._several_steps(iterator, wants_stop, tf.constant(count))
+            except SizesVaryError:  # while it is traced, so that no step has been done
+                self._loops = False
+        return self._until_end(iterator, wants_stop, count)
 
     def _batch_by_batch(self, iterator: Any, wants_stop: tf.Tensor, count: int) -> Any:
         logs = None
