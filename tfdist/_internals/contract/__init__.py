@@ -8,7 +8,6 @@ from tfdist._internals.contract.distribution import (
     Batches,
     Distribution,
     Sample,
-    SizesVaryError,
     describe,
     distribution_of,
     is_foreign,
@@ -24,6 +23,7 @@ from tfdist._internals.contract.step import (
     sizes_of_replicas,
     step_scope,
 )
+from tfdist._internals.contract.sums import SizesVaryError
 
 # A variable of this name only tells of a training: how many rows there were, or how long a step has waited for them.
 METER_NAME = "tfdist_meter"

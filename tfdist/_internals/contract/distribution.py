@@ -50,10 +50,6 @@ class Sample(NamedTuple):
     padded_size: int = 0
 
 
-class SizesVaryError(Exception):
-    """A step cannot run several times in one call: what its parts sum has another size each time."""
-
-
 class Distribution(ABC):
     """What `fit` and the patches around it see of a strategy: mixed into a subclass of `tf.distribute.Strategy`.
 

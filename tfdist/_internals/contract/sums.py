@@ -1,10 +1,14 @@
-"""Sums of known vectors over replicas, which show a network or device that sums wrongly."""
+"""Sums over replicas: the error of those that no loop can hold, and known vectors that show which ones are wrong."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tensorflow as tf
+
+
+class SizesVaryError(Exception):
+    """A step cannot run several times in one call: what its parts sum has another size each time."""
 
 
 def sum_error_of(strategy: Any) -> float:
