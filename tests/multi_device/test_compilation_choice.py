@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist._internals.fit.execution import choice
+from tfdist.measure.step_probe import StepProbe
 from tfdist.numerics import RELATIVE_TOLERANCE, relative_difference
 
 ROWS = 22
@@ -110,6 +111,17 @@ def test_it_says_what_it_chose_and_is_asked_once(caplog: pytest.LogCaptureFixtur
     lines = [line for line in caplog.messages if "jit_compile" in line]
     assert len(lines) == 1 and "ms with XLA and" in lines[0], caplog.messages
     assert model.jit_compile in (True, False)
+
+
+@EACH
+def test_meters_of_tensorboard_count_the_steps_of_the_training_alone(strategy: Any, tmp_path: Any) -> None:
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.compile("sgd", "mse", jit_compile="auto")
+    board = tfdist.callbacks.TensorBoard(tmp_path, update_freq=1)
+    for _ in range(2):
+        model.fit(np.ones((20, 4)), np.ones((20, 2)), batch_size=8, verbose=0, callbacks=[board])
+    assert StepProbe.of(model).read().examples == 40
 
 
 class Unlike(keras.layers.Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfdist._internals.contract import METER_NAME, Distribution, distribution_of
+from tfdist._internals.fit.execution.choice import ChoosingFunction
 from tfdist._internals.fit.run import run_of
 from tfdist.measure.probed_function import ProbedFunction
 
@@ -51,8 +53,12 @@ class StepProbe:
             run.probe = cls(distribution_of(model.distribute_strategy))
             model.make_train_function(force=True)  # the present function may have been traced without a probe
         probe: Any = run.probe
-        if _is_stock(model) and not isinstance(model.train_function, ProbedFunction):
-            model.train_function = ProbedFunction(model.train_function, probe.add, model.run_eagerly)
+        if _is_stock(model):
+            wrap = functools.partial(ProbedFunction, add=probe.add, run_eagerly=model.run_eagerly)
+            if isinstance(model.train_function, ChoosingFunction):
+                model.train_function.wrap = wrap
+            elif not isinstance(model.train_function, ProbedFunction):
+                model.train_function = wrap(model.train_function)
         return probe
 
     def get_next(self, get_next: Callable[[], Any]) -> Any:

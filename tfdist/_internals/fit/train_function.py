@@ -18,6 +18,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from tfdist._internals.contract import Step, current_step, distribution_of, drawing_step, drawn_by, is_foreign
 from tfdist._internals.fit.execution.choice import ChoosingFunction, can_choose
 from tfdist._internals.fit.execution.runner import after
+from tfdist._internals.fit.execution.stock import stock_function, waits_for_batches
 from tfdist._internals.fit.global_step import test_step, train_step
 from tfdist._internals.patch import Patch, in_step
 from tfdist._internals.step.compiled_update import is_chosen
@@ -27,7 +28,10 @@ def _made(stock: Any) -> Any:
     @functools.wraps(stock)
     def _make_function(model: Any, step_function: Any) -> Any:
         distribution = distribution_of(model.distribute_strategy)
-        make = functools.partial(stock if distribution is None else distribution.runner, model, step_function)
+        if is_foreign(model.distribute_strategy):
+            return stock(model, step_function)
+        maker: Any = functools.partial(stock_function, stock) if distribution is None else distribution.runner
+        make = functools.partial(maker, model, step_function)
         is_training = step_function == model.train_step
         return ChoosingFunction(model, make) if is_training and can_choose(model) else make()
 
@@ -37,7 +41,7 @@ def _made(stock: Any) -> Any:
 def _after_batch(stock: Any) -> Any:
     @functools.wraps(stock)
     def _autoconvert_optionals(model: Any, step_function: Any) -> Any:
-        if is_foreign(model.distribute_strategy):
+        if not waits_for_batches():
             return stock(model, step_function)
 
         def step(data: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,15 @@ class ChoosingFunction:
     Args:
         model: The model; its `jit_compile` is set to what was found.
         make: Makes the training function for the model as it is.
+
+    Attributes:
+        wrap: What makes of the training function that was chosen the one that is called.
     """
 
     def __init__(self, model: Any, make: Callable[[], Any]) -> None:
         self._model, self._make = model, make
         self._function: Any = None
+        self.wrap: Callable[[Any], Any] = lambda function: function
 
     def __call__(self, iterator: Any) -> Any:
         if self._function is not None:
@@ -65,7 +69,8 @@ class ChoosingFunction:
         if isinstance(self._function, StepRunner):
             self._function.begin_with(batch)
             return self._function(iterator)
-        return self._function(itertools.chain([batch], iterator))
+        self._function = self.wrap(self._function)
+        return self._function(_Rest(batch, iterator))
 
     def _chosen(self, iterator: Any, batch: Any) -> Any:
         """Returns the training function that was faster, and tells which it is."""
@@ -88,6 +93,20 @@ class ChoosingFunction:
         if is_chief() and (run.is_shown or reason):
             LOGGER.info(_told(model.jit_compile, [1e3 * total / len(told) for total in totals], reason))
         return functions[model.jit_compile]
+
+
+class _Rest:
+    """An iterator of which a batch was taken already, with that batch before the others."""
+
+    def __init__(self, batch: Any, iterator: Any) -> None:
+        self._batches = itertools.chain([batch], iterator)
+        self.element_spec = getattr(iterator, "element_spec", None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._batches)
 
 
 def can_choose(model: Any) -> bool:
