@@ -40,11 +40,17 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "topk": {"gradient_compression": "topk"},
     "sign": {"gradient_compression": "sign"},
     "local_steps": {"local_steps": LOCAL_STEPS},
+    "slow_momentum": {"local_steps": LOCAL_STEPS, "outer_optimizer": "slow_momentum"},
 }
 # Contestants whose every step sends about as many bytes as there are weights: seconds each, so they get fewer steps.
 FULL = ("none", "bfloat16")
 # Name -> (how many times fewer bytes than `none`, how many times the examples/s)
-AIMS = {"powersgd": (50.0, 10.0), "powersgd_bfloat16": (50.0, 10.0), "local_steps": (12.0, None)}
+AIMS = {
+    "powersgd": (50.0, 10.0),
+    "powersgd_bfloat16": (50.0, 10.0),
+    "local_steps": (12.0, None),
+    "slow_momentum": (12.0, None),
+}
 LIMIT_S = 1500
 BATCH = 32
 
@@ -120,7 +126,7 @@ def speed(arguments: argparse.Namespace, created: Created, folder: Path) -> dict
     results: dict[str, Any] = {"link": how, "contestants": {}, "ratios": {}}
     with joined as hosts:
         for name in arguments.contestants:
-            period = LOCAL_STEPS if name == "local_steps" else 1
+            period = arguments.options[name].get("local_steps", 1)
             warm_up = max(arguments.warm_up, period)
             steps = arguments.full_steps if name in FULL else -(-arguments.steps // period) * period
             options = {"timeout_s": 600, "self_check": "off", **arguments.options[name]}
