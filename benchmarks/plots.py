@@ -59,11 +59,14 @@ def bytes_picture(results: dict[str, Any], path: Path) -> bool:
     if not found:
         return False
     figure, axes = plt.subplots(figsize=(7, 4))
-    for name in found:
+    for number, name in enumerate(found):
         one, score = sent[name], scores[name]
         axes.errorbar(one["bytes_per_step"] / 1e6, score["mean"], yerr=score["spread"], fmt="o", capsize=4)
         axes.annotate(
-            name, (one["bytes_per_step"] / 1e6, score["mean"]), xytext=(7, 5), textcoords="offset points"
+            name,
+            (one["bytes_per_step"] / 1e6, score["mean"]),
+            xytext=(7, 5 if number % 2 else -14),  # so that neighbours do not cover each other
+            textcoords="offset points",
         )
     if "one_device" in scores:
         one = scores["one_device"]
