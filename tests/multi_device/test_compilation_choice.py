@@ -150,6 +150,11 @@ def test_a_step_that_asks_other_replicas_stays_as_it_is(caplog: pytest.LogCaptur
     assert difference(found, expected) == 0
 
 
+def test_the_reason_is_told_whole() -> None:
+    reason = "Exception encountered when calling Sum.call().\n\n\x1b[1mmasked sums of 10 m\x1b[0m\n"
+    assert choice._told(False, [], reason).endswith("compile this step: masked sums of 10 m")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [

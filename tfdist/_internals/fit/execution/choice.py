@@ -7,6 +7,7 @@ and the training has no other.
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ _MEASURED = 5
 
 # XLA has to save so much of a step: less is noise, and each new shape of a batch costs its compilation.
 _WORTH = 0.97
+
+# How Keras prints what it has to say.
+_BOLD = re.compile(r"\x1b\[\d+m")
 
 # What Keras and TensorFlow put before the reason.
 _WRAPPED_IN = ("Exception encountered when", "Graph execution error", "Detected at node", "<stack traces")
@@ -178,7 +182,7 @@ def _measured(
 def _told(chosen: bool, milliseconds: Sequence[float], reason: str) -> str:
     """Returns the line that says what was chosen, and why."""
     if reason:
-        lines = [line.strip(" \x1b[10m") for line in reason.splitlines()]
+        lines = [line.strip() for line in _BOLD.sub("", reason).splitlines()]
         telling = next((line for line in lines if line and not line.startswith(_WRAPPED_IN)), reason)
         return f'jit_compile="auto": off, since XLA cannot compile this step: {telling}'
     without, with_xla = milliseconds
