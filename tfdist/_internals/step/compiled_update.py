@@ -217,23 +217,24 @@ def _by_program(
     def body(*inputs: tf.Tensor) -> None:
         update(variable, *inputs)
 
-    before: list[tf.Operation] | None = []
-    if division is not None:
-        graph = traced(body, [tf.TensorSpec(variable.shape, gradient.dtype), *scalars])
-        if not is_compilable(graph):
-            return False
-        before = division.take(variable, written(graph))
+    graph = traced(body, [tf.TensorSpec(variable.shape, gradient.dtype), *scalars])
+    if not is_compilable(graph):
+        return False
+    before = [] if division is None else division.take(variable, written(graph))
     if before is None:
         return True
+    shared = division is not None
     with tf.control_dependencies(before):
-        shared = division is not None
         if (
             has_rows
             and weights >= _LARGE_TABLE
-            and update_rows_apart(optimizer, update, variable, gradient, scalars, shared)
+            and update_rows_apart(optimizer, update, graph, variable, gradient, scalars, shared)
         ):
             return True
-        return run_update(optimizer, body, variable, [tf.convert_to_tensor(gradient), *scalars], shared)
+        dense = tf.convert_to_tensor(gradient)
+        dense.set_shape(variable.shape)
+        run_update(optimizer, body, graph, variable, [dense, *scalars], shared)
+    return True
 
 
 def _stock_decay(optimizer: Any, variables: Sequence[Any]) -> None:

@@ -44,29 +44,25 @@ _programs: weakref.WeakKeyDictionary[Any, dict[bytes, Any]] = weakref.WeakKeyDic
 def run_update(
     optimizer: Any,
     body: Callable[..., None],
+    graph: FuncGraph,
     variable: Any,
     inputs: Sequence[tf.Tensor],
     shared: bool = False,
-) -> bool:
-    """Runs what updates a variable as a program of the optimizer; does nothing if XLA cannot compile it.
+) -> None:
+    """Runs what updates a variable as a program of the optimizer.
 
     Args:
         optimizer: Holds the programs.
         body: Updates the variable, given tensors like `inputs`. It may be traced and not run.
+        graph: Of the body, which XLA can compile.
         variable: A `tf.Variable` on the device of this place.
         inputs: What changes from step to step and is not read from a variable.
         shared: Whether the variable has its memory in common with others. A program that writes it in place would have
             to copy it first; so the program returns the new value, in memory of its own.
-
-    Returns:
-        Whether it ran.
     """
-    graph = traced(body, inputs)
-    if not is_compilable(graph):
-        return False
     if not shared:
         _run(optimizer, body, inputs, graph)
-        return True
+        return
 
     def compute(value: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
         captured = [value if outer is variable.handle else outer for outer, _ in graph.captures]
@@ -74,7 +70,6 @@ def run_update(
 
     given = [variable.read_value(), *inputs]
     variable.assign(_run(optimizer, compute, given, traced(compute, given)))
-    return True
 
 
 def _run(optimizer: Any, body: Callable[..., Any], inputs: Sequence[tf.Tensor], graph: FuncGraph) -> Any:

@@ -32,6 +32,7 @@ def has_summed_rows(gradient: tf.IndexedSlices) -> bool:
 def update_rows_apart(
     optimizer: Any,
     update: Callable[..., None],
+    graph: FuncGraph,
     variable: Any,
     gradient: tf.IndexedSlices,
     scalars: Sequence[tf.Tensor],
@@ -42,6 +43,7 @@ def update_rows_apart(
     Args:
         optimizer: Holds the programs.
         update: Updates a variable, given that, its dense gradient, and the scalars.
+        graph: Of the update, given a dense gradient and the scalars; XLA can compile it.
         variable: A `tf.Variable` of shape (rows, …) on the device of this place.
         gradient: Slices with each row once.
         scalars: The learning rate, and what else the update is given.
@@ -50,8 +52,6 @@ def update_rows_apart(
     Returns:
         Whether it was updated.
     """
-    dense = tf.TensorSpec(variable.shape, gradient.dtype)
-    graph = traced(lambda *inputs: update(variable, *inputs), [dense, *scalars])
     if not _is_by_element(graph, variable.shape):
         return False
 
@@ -68,8 +68,7 @@ def update_rows_apart(
         update(variable, tf.zeros(variable.shape, gradient.dtype), *inputs)
 
     with tf.control_dependencies(list(found.values())):
-        if not run_update(optimizer, as_if_zero, variable, scalars, shared):
-            return False
+        run_update(optimizer, as_if_zero, traced(as_if_zero, scalars), variable, scalars, shared)
         for table, rows in found.items():
             handle = table.deref()
             tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=gradient.indices, updates=rows)
