@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import tree
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, concat
 
 from tfdist._internals.contract import Distribution
+from tfdist._internals.fit.execution.compiled import compiled
 from tfdist._internals.patch import Patch, of_model
 from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.rows import row_errors
@@ -19,12 +20,7 @@ def _make(distribution: Distribution, stock: Any, model: Any, force: bool = Fals
     if model.predict_function is not None and not force:
         return model.predict_function
 
-    def compiled(function: Any) -> Any:
-        if model.run_eagerly:
-            return function
-        return tf.function(function, reduce_retracing=True, autograph=False)
-
-    predict = distribution.predictor(model, compiled)
+    predict = distribution.predictor(model, functools.partial(compiled, model))
 
     def predict_function(batches: list[Any]) -> Any:
         outputs = []

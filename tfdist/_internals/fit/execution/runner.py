@@ -12,6 +12,7 @@ from keras import tree
 
 from tfdist._internals.check import Program, Trial, check_first_step, needs_first_step
 from tfdist._internals.contract import Distribution, SizesVaryError
+from tfdist._internals.fit.execution.compiled import compiled
 from tfdist._internals.fit.execution.iterators import (
     batches_left,
     has_fixed_rows,
@@ -59,9 +60,9 @@ class StepRunner:
         self._unchecked = step_function == model.train_step and needs_first_step(distribution, model)
         self._first: Any = None
         self._loops = True
-        self._step = self._compiled(self._one_step)
-        self._next_step = self._compiled(self._step_on_next)
-        self._several_steps = self._compiled(self._steps_in_loop)
+        self._step = compiled(model, self._one_step)
+        self._next_step = compiled(model, self._step_on_next)
+        self._several_steps = compiled(model, self._steps_in_loop)
 
     def __call__(self, iterator: Any) -> Any:
         run = run_of(self._model)
@@ -91,11 +92,6 @@ class StepRunner:
         """Is called when a step on a batch of `iterator` has been started."""
 
     # The functions that are compiled.
-
-    def _compiled(self, function: Any) -> Any:
-        if self._model.run_eagerly:
-            return function
-        return tf.function(function, reduce_retracing=True, autograph=False)
 
     def _one_step(self, batch: Any, wants_stop: tf.Tensor, function: Any = None) -> Any:
         strategy: Any = self._distribution
