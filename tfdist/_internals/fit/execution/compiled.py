@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 
-def compiled(model: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(model: Any, function: Callable[..., Any]) -> Any:
     """Returns a function of a model as TensorFlow compiles it, or as it is if the model runs eagerly."""
     if model.run_eagerly:
         return function
