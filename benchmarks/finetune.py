@@ -64,6 +64,7 @@ def speed(field: Field, *, rounds: int, turn: int) -> dict[str, Any]:
     """Lets all contestants train the same batches in turns; returns what each took, and the ratios.
 
     A round is one turn of each, of the same `turn` batches. The order of the contestants is turned round after each.
+    There are no more rounds than an epoch has batches for.
     """
     running: dict[str, Contestant] = {}
     failed: dict[str, str] = {}
@@ -82,6 +83,9 @@ def speed(field: Field, *, rounds: int, turn: int) -> dict[str, Any]:
                     failed[name] = f"failed: {error}"
                     running.pop(name).close()
             print(f"round {number + 1} of {rounds}", flush=True)
+            if any(len(turns[-1]) < turn for turns in steps.values() if turns):
+                rounds = number + 1
+                break
     finally:
         for one in running.values():
             one.close()
