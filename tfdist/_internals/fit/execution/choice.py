@@ -28,7 +28,7 @@ from tfdist._internals.processes.watch import shared_step
 from tfdist._internals.rows import row_errors
 from tfdist._internals.step.compiled_update import is_chosen
 from tfdist.errors import UnsupportedError
-from tfdist.log import LOGGER, inform_once
+from tfdist.log import LOGGER, warn_once
 from tfdist.process import is_chief
 
 # Steps of each kind that are measured, after one in which it is compiled.
@@ -94,8 +94,12 @@ class ChoosingFunction:
         model.jit_compile = not reason and totals[1] < _WORTH * totals[0]
         run = run_of(model)
         run.chooses_compilation = False
-        if is_chief() and (run.is_shown or reason):
-            LOGGER.info(_told(model.jit_compile, [1e3 * total / len(told) for total in totals], reason))
+        if is_chief():
+            line = _told(model.jit_compile, [1e3 * total / len(told) for total in totals], reason)
+            if reason:
+                LOGGER.warning(line)
+            elif run.is_shown:
+                print(line, flush=True)  # beside what `fit` prints; a script shows no information of a logger
         return functions[model.jit_compile]
 
 
@@ -133,7 +137,7 @@ def can_choose(model: Any) -> bool:
         reason = "one_device is plain Keras unless it is made with compiled_update=True"
     if reason is not None:
         run.chooses_compilation = False
-        inform_once(f"jit_compile='auto' stays what Keras makes of it, {model.jit_compile}: {reason}.")
+        warn_once(f"jit_compile='auto' stays what Keras makes of it, {model.jit_compile}: {reason}.")
     return reason is None
 
 
