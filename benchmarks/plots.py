@@ -74,11 +74,12 @@ def bytes_picture(results: dict[str, Any], path: Path) -> bool:
         axes.axhspan(one["mean"] - one["spread"], one["mean"] + one["spread"], color="grey", alpha=0.15)
         place = {"xycoords": ("axes fraction", "data"), "va": "bottom", "color": "grey"}
         axes.annotate("one device", (0.01, one["mean"]), **place)
-    seeds = max(scores[name]["seeds"] for name in found)
+    counts = sorted({scores[name]["seeds"] for name in found})
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     axes.set(
         xscale="log",
         xlabel="MB that a host sends in a step",
-        ylabel=f"test score, %: mean and spread of {seeds} seed(s)",
+        ylabel=f"test score, %: mean and spread of {seeds} seeds",
     )
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
