@@ -116,6 +116,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=5, help="runs of each in the accuracy part")
     parser.add_argument("--epochs", type=int, default=1, help="of a run")
+    parser.add_argument(
+        "--learning-rate", type=float, default=None, help="in place of the one of `tfdist train`"
+    )
     parser.add_argument("--rounds", type=int, default=12, help="turns of each in the speed part")
     parser.add_argument("--turn", type=int, default=20, help="steps of one turn")
     parser.add_argument("--max-steps", type=int, default=None, help="steps of each run of the accuracy part")
@@ -177,6 +180,7 @@ def main(argv: list[str] | None = None) -> None:
             seeds=max(1, arguments.seeds),
             epochs=arguments.epochs,
             bucket_step=arguments.bucket_step,
+            learning_rate=arguments.learning_rate,
         )
         path = arguments.output / f"finetune_{arguments.name or arguments.task.split('-')[0]}.json"
         before = json.loads(path.read_text()) if path.exists() else {}

@@ -51,6 +51,7 @@ def create_job(
     seeds: int,
     epochs: int,
     bucket_step: int | None = None,
+    learning_rate: float | None = None,
 ) -> Created:
     """Reads and tokenizes the data, and writes the job with the batches of each seed and epoch.
 
@@ -62,11 +63,12 @@ def create_job(
         seeds: Seeds from 0 on.
         epochs: Epochs of a run.
         bucket_step: Padded lengths are multiples of it; None is what `tfdist train` does.
+        learning_rate: The highest one; None is that of `tfdist train`.
     """
     where = resolve_model_folder(model)
     # What `tfdist train` takes on a CPU.
     config = DataConfig(path=data, bucket_step=4 if bucket_step is None else bucket_step)
-    optimizer = OptimizerConfig()
+    optimizer = OptimizerConfig(**({} if learning_rate is None else {"learning_rate": learning_rate}))
     task = create_task(task_name)
     splits = load_splits(config, task_name, needed=("train", "test"))
     names = label_names(splits)
