@@ -3,16 +3,18 @@
     python -m benchmarks.finetune --data FOLDER --model FOLDER \
         --peer-python hf=/path/to/python --peer-python keras-jax=/path/to/python
 
-Two parts. `speed`: all contestants train the same batches in processes of their own, which take turns of a few steps;
+Three parts. `speed`: all contestants train the same batches in processes of their own, which take turns of a few steps;
 only one works at a time, and the order alternates, so that ratios are of steps that lie side by side in time.
-`accuracy`: whole runs, one after the other, over several seeds. Peers live in Pythons of their own and are given by a
-flag; one that is missing is listed as such.
+`accuracy`: whole runs, one after the other, over several seeds. `losses` (not among `all`): the losses of the first
+steps, without dropout and from one head, where contestants that do the same differ by rounding alone. Peers live in
+Pythons of their own and are given by a flag; one that is missing is listed as such.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -98,13 +100,39 @@ def speed(field: Field, *, rounds: int, turn: int) -> dict[str, Any]:
     return {"contestants": results, "ratios": ratios, "failed": failed, "turn": turn, "rounds": rounds}
 
 
+def losses(field: Field, steps: int) -> dict[str, Any]:
+    """Lets each contestant train the same first steps, in which nothing is left to chance.
+
+    Returns:
+        The loss of each step, by contestant; and the mean distance of each from the first contestant, over the first
+        30 steps and over all.
+    """
+    found: dict[str, list[float]] = {}
+    for name in field.runnable:
+        contestant = field.start(name, seed=0)
+        try:
+            found[name] = [step[4] for step in contestant.take(steps)]
+        finally:
+            contestant.close()
+        print(name, statistics.mean(found[name]), flush=True)
+    first = next(iter(found.values()))
+
+    def distance(values: list[float], count: int) -> float:
+        return statistics.mean(
+            abs(one - other) for one, other in zip(values[:count], first[:count], strict=True)
+        )
+
+    distances = {name: [distance(values, count) for count in (30, steps)] for name, values in found.items()}
+    return {"steps": steps, "distances": distances, "losses": found}
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="package:chatterbot-corpus", help="as `tfdist train --data`")
     parser.add_argument("--model", default="minilm", help="as `tfdist train --model`: minilm or a folder")
     parser.add_argument("--task", default="text-classification", help="or token-classification")
     parser.add_argument("--name", default=None, help="name of the results, by default the task's")
-    parser.add_argument("--part", choices=("speed", "accuracy", "all"), default="all")
+    parser.add_argument("--part", choices=("speed", "accuracy", "losses", "all"), default="all")
     parser.add_argument(
         "--contestants", nargs="+", default=DEFAULT, help="KIND:PRECISION, of " + " ".join(DEFAULT)
     )
@@ -148,7 +176,7 @@ def measure(arguments: argparse.Namespace, created: Created, before: Mapping[str
     results: dict[str, Any] = {"settings": settings, "tfdist_options": arguments.tfdist_options}
     results |= {
         "absent": field.absent,
-        **{key: before[key] for key in ("speed", "runs", "accuracy") if key in before},
+        **{key: before[key] for key in ("speed", "runs", "accuracy", "losses") if key in before},
     }
     if arguments.part in ("speed", "all"):
         results["speed"] = speed(field, rounds=arguments.rounds, turn=arguments.turn)
@@ -162,6 +190,9 @@ def measure(arguments: argparse.Namespace, created: Created, before: Mapping[str
         known = before.get("runs", {}) if arguments.resume else {}
         limit = arguments.max_steps
         over_seeds(field.runnable, field.start, created, arguments.seeds, known=known, keep=keep, limit=limit)
+    if arguments.part == "losses":
+        results["losses"] = losses(field, arguments.max_steps or 100)
+        harness.write(arguments.output, name, results)
     return results
 
 
@@ -181,6 +212,7 @@ def main(argv: list[str] | None = None) -> None:
             epochs=arguments.epochs,
             bucket_step=arguments.bucket_step,
             learning_rate=arguments.learning_rate,
+            alike=arguments.part == "losses",
         )
         path = arguments.output / f"finetune_{arguments.name or arguments.task.split('-')[0]}.json"
         before = json.loads(path.read_text()) if path.exists() else {}

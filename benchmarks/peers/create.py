@@ -52,6 +52,7 @@ def create_job(
     epochs: int,
     bucket_step: int | None = None,
     learning_rate: float | None = None,
+    alike: bool = False,
 ) -> Created:
     """Reads and tokenizes the data, and writes the job with the batches of each seed and epoch.
 
@@ -64,6 +65,7 @@ def create_job(
         epochs: Epochs of a run.
         bucket_step: Padded lengths are multiples of it; None is what `tfdist train` does.
         learning_rate: The highest one; None is that of `tfdist train`.
+        alike: Whether nothing is left to chance: no dropout, and the same head for all.
     """
     where = resolve_model_folder(model)
     # What `tfdist train` takes on a CPU.
@@ -97,9 +99,13 @@ def create_job(
             order, bounds, padded = plan.epoch(epoch)
             np.savez(folder / f"plan-{seed}-{epoch}.npz", order=order, bounds=bounds, lengths=padded)
     num_steps = epochs * plan.num_batches
+    bert = BertConfig.from_file(where / "config.json")
+    if alike:
+        head = np.random.default_rng(0).normal(scale=0.02, size=(bert.hidden_size, len(names)))
+        np.save(folder / "head.npy", head.astype("float32"))
     settings = {
         "model": str(where),
-        "dropout": BertConfig.from_file(where / "config.json").hidden_dropout_prob,
+        "dropout": 0.0 if alike else bert.hidden_dropout_prob,
         "task": task_name,
         "per_token": per_token,
         "num_labels": len(names),

@@ -66,6 +66,12 @@ class Job:
     def load(cls, folder: str | Path) -> Job:
         return cls(Path(folder), json.loads((Path(folder) / "job.json").read_text()))
 
+    @property
+    def head(self) -> np.ndarray | None:
+        """The kernel that every contestant's head begins with, (width, labels); None if each draws its own."""
+        path = self.folder / "head.npy"
+        return np.load(path) if path.exists() else None
+
     def split(self, name: str) -> Split:
         with np.load(self.folder / f"{name}.npz") as found:
             return Split(found["ids"], found["row_splits"], found["labels"])

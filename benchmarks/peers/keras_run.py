@@ -14,6 +14,7 @@ import keras_hub
 import numpy as np
 
 from benchmarks.peers.job import Job
+from benchmarks.peers.pause import Pause
 from tfdist.bench.turns import Ended, Turns
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -32,21 +33,6 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * keras.ops.maximum(0.0, keras.ops.minimum(up, down))
 
 
-class Pause(keras.callbacks.Callback):
-    """Lets the steps of `fit` take turns with those of others."""
-
-    def __init__(self, turns: Turns, shapes: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.turns, self.shapes = turns, shapes
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.turns.begin_step()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        float(logs["loss"])  # waits for the step
-        self.turns.end_step(*self.shapes[batch])
-
-
 def build(job: Job, precision: str) -> keras.Model:
     """Builds KerasHub's BERT with the pretrained weights and a head, compiled as `tfdist train` compiles its own."""
     settings = job.settings
@@ -59,6 +45,8 @@ def build(job: Job, precision: str) -> keras.Model:
         hidden
     )
     model = keras.Model(backbone.input, logits)
+    if job.head is not None:
+        model.layers[-1].kernel.assign(job.head)
     optimizer = keras.optimizers.AdamW(
         LinearSchedule(settings["learning_rate"], settings["warmup_steps"], settings["num_steps"]),
         weight_decay=settings["weight_decay"],

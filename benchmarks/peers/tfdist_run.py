@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import tfdist
 from benchmarks.peers.job import Job, Split
+from benchmarks.peers.pause import Pause
 from tfdist.bench.turns import Ended, Turns
 from tfdist.config.schema import DataConfig, ModelConfig, OptimizerConfig
 from tfdist.models.tokenizer import BertTokenizer
@@ -26,21 +27,6 @@ from tfdist.tasks.registry import create_task
 from tfdist.training.model import create_model
 from tfdist.training.optimizer import create_optimizer
 from tfdist.training.run import PRECISIONS
-
-
-class _Pause(keras.callbacks.Callback):
-    """Lets the steps of `fit` take turns with those of others."""
-
-    def __init__(self, turns: Turns, shapes: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.turns, self.shapes = turns, iter(shapes)
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.turns.begin_step()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        float(logs["loss"])  # waits for the step
-        self.turns.end_step(*next(self.shapes))
 
 
 def asked() -> dict[str, Any]:
@@ -69,6 +55,8 @@ def compiled_model(job: Job, strategy: tf.distribute.Strategy, precision: str) -
     )
     with strategy.scope():
         model = create_model(config, create_task(settings["task"]), _tokenizer(job), settings["num_labels"])
+        if job.head is not None:
+            model.layers[-1].kernel.assign(job.head)
         model.compile(
             optimizer=create_optimizer(optimizer, settings["num_steps"]),
             loss=create_loss(),
@@ -122,7 +110,7 @@ def main() -> None:
     ]
     turns.info = {"tfdist": tfdist.__version__, "keras": keras.__version__, "options": asked()}
     try:
-        model.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[_Pause(turns, shapes)])
+        model.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[Pause(turns, shapes)])
         turns.flush()
     except Ended:
         pass

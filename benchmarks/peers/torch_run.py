@@ -25,12 +25,16 @@ NO_DECAY = ("bias", "LayerNorm.weight")
 def build(job: Job) -> torch.nn.Module:
     """Builds BERT with the pretrained weights and a head."""
     head = "TokenClassification" if job.settings["per_token"] else "SequenceClassification"
-    return getattr(transformers, f"BertFor{head}").from_pretrained(
+    model = getattr(transformers, f"BertFor{head}").from_pretrained(
         job.settings["model"],
         num_labels=job.settings["num_labels"],
         hidden_dropout_prob=job.settings["dropout"],
         attention_probs_dropout_prob=job.settings["dropout"],
     )
+    if job.head is not None:
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(job.head.T))
+    return model
 
 
 def create_optimizer(job: Job, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, Any]:
@@ -90,8 +94,8 @@ def train(job: Job, seed: int, precision: str, turns: Turns) -> torch.nn.Module:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            loss.item()  # waits for the step
-            turns.end_step(*batch["input_ids"].shape)
+            value = loss.item()  # waits for the step
+            turns.end_step(*batch["input_ids"].shape, value)
         turns.flush()
     except Ended:
         pass

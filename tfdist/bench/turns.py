@@ -49,14 +49,15 @@ class Turns:
             raise Ended
         self._marks = (time.perf_counter(), time.process_time())
 
-    def end_step(self, rows: int, length: int) -> None:
-        """Notes a step of so many rows of so many tokens.
+    def end_step(self, rows: int, length: int, loss: float | None = None) -> None:
+        """Notes a step of so many rows of so many tokens, and its loss if it is given.
 
         Its result must be there, and not only asked for. Its seconds are those since the end of the step before, or
         since the turn began.
         """
         marks = (time.perf_counter(), time.process_time())
-        self._steps.append([rows, length, marks[0] - self._marks[0], marks[1] - self._marks[1]])
+        step = [rows, length, marks[0] - self._marks[0], marks[1] - self._marks[1]]
+        self._steps.append(step if loss is None else [*step, loss])
         self._marks = marks
         self._left -= 1
 
