@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import tfdist
 from benchmarks.peers.job import Job, Split
+from benchmarks.peers.linear_schedule import LinearSchedule
 from benchmarks.peers.pause import Pause
 from tfdist.bench.turns import Ended, Turns
 from tfdist.config.schema import DataConfig, ModelConfig, OptimizerConfig
@@ -55,10 +56,14 @@ def compiled_model(job: Job, strategy: tf.distribute.Strategy, precision: str) -
     )
     with strategy.scope():
         model = create_model(config, create_task(settings["task"]), _tokenizer(job), settings["num_labels"])
+        made = create_optimizer(optimizer, settings["num_steps"])
         if job.head is not None:
             model.layers[-1].kernel.assign(job.head)
+            # The first rate of `tfdist train` is above 0. Here it is that of the others.
+            rates = settings["learning_rate"], settings["warmup_steps"], settings["num_steps"]
+            made.learning_rate = LinearSchedule(*rates)
         model.compile(
-            optimizer=create_optimizer(optimizer, settings["num_steps"]),
+            optimizer=made,
             loss=create_loss(),
             weighted_metrics=create_metrics(),
             **asked().get("compile", {}),
